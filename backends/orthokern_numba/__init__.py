@@ -1,0 +1,58 @@
+"""Numba and LAPACK implementations of orthokern's ops for processors. Registration only: Numba loads on first use."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from orthokern.backend import Backend
+
+
+def _available() -> str | None:
+    return None if find_spec("numba") else "numba is not installed; pip install 'orthokern[numba]'"
+
+
+backend = Backend("numba", serves={("numpy", "cpu")}, available=_available)
+
+
+def _not_the_svd(x: Any, *, method: str = "auto", **static: Any) -> str | None:
+    return "method='svd' is the array-API body" if method == "svd" else None
+
+
+def _no_gram_form(x: Any, *, schedule: Any) -> str | None:
+    return "the Gram form runs as the array-API body" if schedule.restarts is not None else None
+
+
+@backend.implements("balance")
+def _balance(x: Any) -> Any:
+    from .balance import balance
+
+    return balance(x)
+
+
+@backend.implements("unitary_factor", when=_not_the_svd)
+def _unitary_factor(x: Any, *, completion: str, rcond: float | None = None, method: str = "auto") -> Any:
+    from .spectral import unitary_factor
+
+    return unitary_factor(x, completion=completion, rcond=rcond)
+
+
+@backend.implements("scheduled_factor", when=_no_gram_form)
+def _scheduled_factor(x: Any, *, schedule: Any) -> Any:
+    from .spectral import scheduled_factor
+
+    return scheduled_factor(x, schedule=schedule)
+
+
+@backend.implements("hermitian_factor")
+def _hermitian_factor(u: Any, x: Any) -> Any:
+    from .spectral import hermitian_factor
+
+    return hermitian_factor(u, x)
+
+
+@backend.implements("random_bits")
+def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
+    from .random import random_bits
+
+    return random_bits(index, seed=seed, stream=stream, group=group)

@@ -1,0 +1,71 @@
+"""Numerical linear-algebra kernels around orthogonality, for every array library.
+
+Names are imported on first use: ``import orthokern`` loads no array library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import spectral
+    from ._core.dispatch import explain, use_backend
+    from ._core.errors import (
+        BackendError,
+        ConvergenceWarning,
+        DTypeError,
+        OrthokernError,
+        ShapeError,
+        UnsupportedError,
+    )
+    from .spectral import PolarInfo, PolarResult, newton_schulz, orthogonalize, polar
+
+_HOMES = {
+    "spectral": ("newton_schulz", "orthogonalize", "polar", "PolarInfo", "PolarResult"),
+    "_core.dispatch": ("explain", "use_backend"),
+    "_core.errors": (
+        "BackendError",
+        "ConvergenceWarning",
+        "DTypeError",
+        "OrthokernError",
+        "ShapeError",
+        "UnsupportedError",
+    ),
+}
+_FAMILIES = ("spectral",)
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BackendError",
+    "ConvergenceWarning",
+    "DTypeError",
+    "OrthokernError",
+    "PolarInfo",
+    "PolarResult",
+    "ShapeError",
+    "UnsupportedError",
+    "explain",
+    "newton_schulz",
+    "orthogonalize",
+    "polar",
+    "spectral",
+    "use_backend",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FAMILIES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,54 @@
+"""One tangent rule per op; every autodiff engine derives the rest from it.
+
+JAX gets it as a ``custom_jvp``, which it transposes itself; torch as an ``autograd.Function`` whose backward
+is the transpose of the rule (see _torch.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .namespace import is_traced, library
+
+if TYPE_CHECKING:
+    from .dispatch import Op
+
+
+def call(op: Op, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
+    """Run ``op`` so that derivatives asked of its result follow its rule."""
+    name = library(arrays[0])
+    if name == "torch":
+        from . import _torch
+
+        return _torch.call(op, arrays, static)
+    if name == "jax" and op.jvp is not None and any(map(is_traced, arrays)):
+        return _jax_function(op, tuple(sorted(static.items())))(*arrays)
+    return op.run(arrays, static)
+
+
+@functools.cache
+def _jax_function(op: Op, static: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    options = dict(static)
+    rule = op.jvp
+    assert rule is not None
+    function = sys.modules["jax"].custom_jvp(lambda *arrays: op.run(arrays, options))
+
+    def tangent(primals: Any, tangents: Any) -> Any:
+        out = function(*primals)
+        return out, rule(primals, tangents, out, **options)
+
+    function.defjvp(tangent)
+    return function  # type: ignore[no-any-return]
+
+
+def constant(x: Any) -> Any:
+    """``x`` with its derivative cut off: what a rule holds fixed, and what diagnostics are made of."""
+    name = library(x)
+    if name == "torch":
+        return x.detach()
+    if name == "jax":
+        return sys.modules["jax"].lax.stop_gradient(x)
+    return x

@@ -1,0 +1,257 @@
+"""Ops and kernels: which implementation of a hot loop runs, and the record of it.
+
+An op's body is array-API code and is the reference. A backend may replace it for concrete arrays that it
+accepts; abstract arrays (jit, vmap, torch.compile) always run the body.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from . import autodiff, views
+from .backends import ARRAY_API, Entry, load, priority
+from .errors import BackendError
+from .namespace import compiling, device_kind, is_traced, is_viewable, library
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OPS: dict[str, Op] = {}
+
+
+class Decision(NamedTuple):
+    """One op call: what ran, on what, and why each other backend did not."""
+
+    op: str
+    backend: str
+    library: str
+    device: str
+    dtype: str
+    shape: tuple[int, ...]
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        arrays = f"{self.library}/{self.device}/{self.dtype}/{self.shape}"
+        reasons = "; ".join(f"{name}: {why}" for name, why in self.refused.items())
+        return f"{self.op} | {self.backend} | {arrays}" + (f" | {reasons}" if reasons else "")
+
+
+class Report(list[Decision]):
+    """The decisions taken inside one ``explain()`` block; print it, or iterate over it."""
+
+    def __str__(self) -> str:
+        if not self:
+            return "no op ran (a cached jit call or torch.compile records nothing)"
+        return "op | backend | library/device/dtype/shape | why others did not run\n" + "\n".join(map(str, self))
+
+
+class _Context(NamedTuple):
+    choice: str | None
+    report: Report | None
+
+
+_context: ContextVar[_Context] = ContextVar("orthokern", default=_Context(None, None))
+
+
+@contextmanager
+def _entered(context: _Context) -> Iterator[None]:
+    token = _context.set(context)
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Run every op inside the block on the backend ``name``; "array-api" forces the reference bodies.
+
+    An op that the backend implements but refuses raises BackendError; one that it lacks runs the body.
+    """
+    if name not in (None, ARRAY_API):
+        load(str(name))
+    with _entered(_context.get()._replace(choice=name)):
+        yield
+
+
+@contextmanager
+def explain() -> Iterator[Report]:
+    """Record which implementation each op ran on inside the block.
+
+    Traced JAX calls are recorded when they are traced; torch.compile records nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, orthokern
+    >>> with orthokern.explain() as report:
+    ...     u, h, *_ = orthokern.polar(np.eye(3), backend="array-api")
+    >>> report[0].op, report[0].backend
+    ('unitary_factor', 'array-api')
+    """
+    report = Report()
+    with _entered(_context.get()._replace(report=report)):
+        yield report
+
+
+def current_choice() -> str | None:
+    """The backend that the surrounding code named, or None."""
+    return _context.get().choice
+
+
+class _Candidate(NamedTuple):
+    name: str
+    entry: Entry
+    bridged: bool
+
+
+class _Route(NamedTuple):
+    """Backends that may serve one kind of array, in order, and why the others cannot."""
+
+    candidates: tuple[_Candidate, ...]
+    refused: dict[str, str]
+    reference_only: bool
+
+
+def _static_refusal(name: str, op: str, kind: tuple[str, str], viewable: bool) -> str | _Candidate:
+    """What can be said of a backend before the arguments are seen."""
+    try:
+        backend = load(name)
+    except BackendError as reason:
+        return str(reason)
+    entry = backend.entries.get(op)
+    if entry is None:
+        return "does not implement this op"
+    reason = backend.available()
+    if reason is not None:
+        return reason
+    if kind in backend.serves:
+        return _Candidate(name, entry, bridged=False)
+    bridge = views.HOME.get(kind[1])
+    if bridge is not None and (bridge, kind[1]) in backend.serves and viewable:
+        return _Candidate(name, entry, bridged=True)
+    return f"does not accept {kind[0]} arrays on {kind[1]}"
+
+
+class Op:
+    """A whole factorization or sweep: a pure function of arrays (positional) and static options (keyword)."""
+
+    def __init__(self, body: Callable[..., Any], jvp: Callable[..., Any] | None) -> None:
+        functools.update_wrapper(self, body)
+        self.name = body.__name__
+        self.body = body
+        self.jvp = jvp
+        self._routes: dict[tuple[Any, ...], _Route] = {}
+        OPS[self.name] = self
+
+    def __repr__(self) -> str:
+        return f"Op({self.name!r})"
+
+    def __call__(self, *arrays: Any, **static: Any) -> Any:
+        """Run on the backend in force, through the op's derivative rule where a derivative is asked for."""
+        if library(arrays[0]) == "numpy":
+            return self.run(arrays, static)
+        return autodiff.call(self, arrays, static)
+
+    def run(self, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
+        """Choose an implementation and run it; derivatives are the caller's business."""
+        context = _context.get()
+        lead = arrays[0]
+        if is_traced(lead):
+            return self.run_body(arrays, static, "abstract arrays (jit, vmap, an autodiff transform)")
+        key = (context.choice, type(lead), getattr(lead, "device", None))
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = self._route(context.choice, lead)
+        if route.reference_only and context.report is None:
+            return self.body(*arrays, **static)
+        return self._execute(route, context, arrays, static)
+
+    def _execute(self, route: _Route, context: _Context, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
+        refused: dict[str, str] = {}
+        for name, entry, bridged in route.candidates:
+            reason = entry.when(*arrays, **static) if entry.when is not None else None
+            if reason is None:
+                self._record(context, name, arrays, route.refused | refused)
+                if bridged:
+                    return views.run_at_home(entry.implementation, arrays, static)
+                return entry.implementation(*views.owned(arrays), **static)
+            refused[name] = reason
+        if context.choice in refused:
+            self._fail(context.choice, refused[str(context.choice)])
+        self._record(context, ARRAY_API, arrays, route.refused | refused)
+        return self.body(*arrays, **static)
+
+    def run_body(self, arrays: tuple[Any, ...], static: dict[str, Any], reason: str) -> Any:
+        """Run the reference because of ``reason``; an explicitly named backend refuses instead."""
+        context = _context.get()
+        choice = context.choice
+        if choice not in (None, ARRAY_API) and self.name in load(str(choice)).entries:
+            self._fail(choice, reason)
+        if context.report is not None:
+            name = f"{ARRAY_API} (traced)" if is_traced(arrays[0]) else ARRAY_API
+            self._record(context, name, arrays, dict.fromkeys(priority(), reason))
+        return self.body(*arrays, **static)
+
+    def _fail(self, choice: str | None, reason: str) -> None:
+        message = f"backend {choice!r} refused {self.name}: {reason}; pass backend=None to let another one run it"
+        raise BackendError(message)
+
+    def _route(self, choice: str | None, lead: Any) -> _Route:
+        if choice == ARRAY_API:
+            return _Route((), {}, reference_only=True)
+        kind = (library(lead), device_kind(lead))
+        answers = {
+            name: _static_refusal(name, self.name, kind, is_viewable(lead))
+            for name in (priority() if choice is None else (choice,))
+        }
+        candidates = tuple(a for a in answers.values() if isinstance(a, _Candidate))
+        refused = {name: a for name, a in answers.items() if isinstance(a, str)}
+        if choice is not None and not candidates and self.name in load(choice).entries:
+            self._fail(choice, refused[choice])
+        return _Route(candidates, refused, reference_only=not candidates)
+
+    def _record(self, context: _Context, name: str, arrays: tuple[Any, ...], refused: dict[str, str]) -> None:
+        if context.report is None:
+            return
+        lead = arrays[0]
+        where = (library(lead), device_kind(lead), str(lead.dtype), tuple(lead.shape))
+        context.report.append(Decision(self.name, name, *where, refused))
+
+
+def op(*, jvp: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Op]:
+    """Declare the decorated array-API function as an op.
+
+    ``jvp(arrays, tangents, out, **static)`` returns the tangent of the result, linear in the tangents and
+    written in array-API code; every autodiff engine derives the rest from it.
+    """
+    return lambda body: Op(body, jvp)
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a public kernel: its ``backend=`` keyword holds for every op and kernel that it calls."""
+
+    @functools.wraps(function)
+    def public(*args: P.args, **kwargs: P.kwargs) -> R:
+        choice = kwargs.get("backend")
+        if choice is None:
+            return function(*args, **kwargs)
+        if compiling():
+            _refuse_compiled(str(choice))
+            return function(*args, **kwargs)
+        with use_backend(str(choice)):
+            return function(*args, **kwargs)
+
+    return public
+
+
+def _refuse_compiled(choice: str) -> None:
+    if choice != ARRAY_API:
+        message = (
+            f"backend {choice!r} cannot run inside torch.compile, which traces the array-API body; "
+            "drop backend= there, or call the kernel outside the compiled function"
+        )
+        raise BackendError(message)

@@ -1,0 +1,28 @@
+"""What the results of kernels share."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from .errors import ConvergenceWarning
+from .namespace import is_lazy, is_traced, namespace
+
+
+def mask_members(x: Any, keep: Any) -> Any:
+    """``x`` with NaN in the members where ``keep`` (..., 1, 1) is False; ``x`` itself if nothing is masked."""
+    xp = namespace(x)
+    if not is_traced(x) and not is_lazy(x) and bool(xp.all(keep)):
+        return x
+    return xp.where(keep, x, xp.full_like(x, float("nan")))
+
+
+def warn_unconverged(kernel: str, converged: Any, finite: Any, residual: Any, *, hint: str) -> None:
+    """Warn once per eager call if a finite member did not reach the accuracy asked for."""
+    if is_traced(converged) or is_lazy(converged):
+        return
+    xp = namespace(converged)
+    if not bool(xp.all(converged | ~finite)):
+        worst = float(xp.max(xp.where(finite, residual, xp.zeros_like(residual))))
+        message = f"{kernel}: the accuracy asked for was not reached (worst residual {worst:.1e}); {hint}"
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)

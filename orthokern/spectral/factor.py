@@ -1,0 +1,270 @@
+"""The ops of the polar family: whole factorizations, on (..., m, n) with m >= n, balanced by a power of two.
+
+The bodies are the reference: the singular value decomposition for ``unitary_factor``, and an executor of
+static schedules in plain products for ``scheduled_factor``. The two share no arithmetic, so that comparing
+them finds the errors of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._core.autodiff import constant
+from .._core.dispatch import op
+from .._core.dtypes import eps
+from .._core.linalg import adjoint, departure, frobenius, gram, hermitian_part, identity_like, thin_svd
+from .._core.loop import iterate
+from .._core.namespace import device, is_lazy, is_traced, namespace
+from .._core.scaling import largest_entry
+from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
+
+CLOSING_QUINTIC = (15 / 8, -10 / 8, 3 / 8)
+MOST_CLOSING_STEPS = 6
+# Above this weight the Cholesky form of a Halley step loses about c * eps; the QR form does not.
+CHOLESKY_LIMIT = 200.0
+POWER_STEPS = 5
+FIGURES = len(Stat)
+POWER_MARGIN = 1.1
+
+
+def _stats(x: Any, residual: Any, extra: float, steps: tuple[Step, ...]) -> Any:
+    """The row of figures that goes with each factor; plan.Stat names its columns."""
+    xp = namespace(x)
+    codes = [float(int(step.kind)) for step in steps[: STATS_WIDTH - FIGURES]]
+    # In the order of plan.Stat, the residual's place left open.
+    row = [len(steps) + extra, 0.0, extra, 0.0, *codes, *[0.0] * (STATS_WIDTH - FIGURES - len(codes))]
+    residual = constant(residual)[..., None]
+    fixed = xp.asarray(row, dtype=residual.dtype, device=device(residual))
+    open_place = [column == int(Stat.RESIDUAL) for column in range(STATS_WIDTH)]
+    measured = xp.asarray(open_place, device=device(residual))
+    return xp.where(measured, residual, fixed)
+
+
+def _lyapunov_inverse(h: Any, cutoff: float) -> tuple[Callable[[Any], Any], Any]:
+    """Solver of ``H Y + Y H = K`` and the pseudo-inverse of ``H``, both held constant."""
+    xp = namespace(h)
+    s, q = xp.linalg.eigh(constant(h))
+    s, q = constant(s), constant(q)
+    top = xp.max(xp.abs(s), axis=-1, keepdims=True)
+    sums = s[..., :, None] + s[..., None, :]
+    kept = sums > cutoff * top[..., None]
+    weights = xp.where(kept, 1 / xp.where(kept, sums, xp.ones_like(sums)), xp.zeros_like(sums))
+    kept_values = s > cutoff * top
+    inverse = xp.where(kept_values, 1 / xp.where(kept_values, s, xp.ones_like(s)), xp.zeros_like(s))
+    weights, inverse = xp.astype(weights, h.dtype), xp.astype(inverse, h.dtype)
+    qh = adjoint(q)
+    return lambda k: q @ ((qh @ k @ q) * weights) @ qh, (q * inverse[..., None, :]) @ qh
+
+
+def _unitary_tangent(arrays: Any, tangents: Any, out: Any, *, completion: str, rcond: float | None, method: str) -> Any:
+    """``dU = U Y + (dX - U U^H dX) H^{-1}`` with ``H Y + Y H = U^H dX - dX^H U``.
+
+    The eigendecomposition is held constant and the solution refined twice with plain products, which makes
+    the rule differentiable again, also at repeated singular values.
+    """
+    (x,), (dx,), (u, stats) = arrays, tangents, out
+    m, n = x.shape[-2:]
+    h = hermitian_part(adjoint(u) @ x)
+    solve, pseudo_inverse = _lyapunov_inverse(h, max(m, n) * eps(x) if rcond is None else rcond)
+    inner = adjoint(u) @ dx
+    k = inner - adjoint(inner)
+    y = solve(k)
+    for _ in range(2):
+        y = y + solve(k - h @ y - y @ h)
+    du = u @ y
+    if m > n:
+        outer = dx - u @ inner
+        tail = outer @ pseudo_inverse
+        for _ in range(2):
+            tail = tail + (outer - tail @ h) @ pseudo_inverse
+        du = du + tail
+    return du, namespace(x).zeros_like(stats)
+
+
+@op(jvp=_unitary_tangent)
+def unitary_factor(x: Any, /, *, completion: str, rcond: float | None = None, method: str = "auto") -> Any:
+    """Unitary polar factor of tall ``x`` to full accuracy; returns ``(u, stats)``.
+
+    Singular value decomposition closed by one cubic step, which removes its own loss of orthogonality.
+    ``completion="unitary"`` gives orthonormal columns always, ``"partial"`` leaves out the directions with
+    singular values up to ``rcond`` (default max(m, n) eps) times the largest.
+    """
+    xp = namespace(x)
+    p, s, qh = thin_svd(x)
+    target = identity_like(qh)
+    if completion == "partial":
+        cutoff = max(x.shape[-2:]) * eps(x) if rcond is None else rcond
+        kept = xp.astype(s > cutoff * xp.max(s, axis=-1, keepdims=True), x.dtype)
+        p = p * kept[..., None, :]
+        target = adjoint(qh) @ (qh * kept[..., :, None])
+    u = p @ qh
+    first = departure(u, target)
+    closed = 1.5 * u - 0.5 * (u @ gram(u))
+    residual = 0.75 * first * first + eps(x)
+    return closed, _stats(closed, residual, 0.0, (Step(StepKind.CUBIC, (1.5, -0.5)),))
+
+
+@op()
+def hermitian_factor(u: Any, x: Any, /) -> Any:
+    """``(U^H X + X^H U) / 2``, exactly Hermitian."""
+    return hermitian_part(adjoint(u) @ x)
+
+
+def _spectral_bound(x: Any) -> Any:
+    """Upper estimate of the largest singular value: 1.1 x five power steps, at most two rigorous norms."""
+    xp = namespace(x)
+    rows = xp.arange(1, x.shape[-1] + 1, dtype=largest_entry(x).dtype, device=device(x))
+    # A fixed start with irrational spacing: no structured matrix is orthogonal to it.
+    start = xp.astype(xp.cos(rows * rows * 0.7548776662466927), x.dtype)[:, None]
+    v = adjoint(x) @ (x @ start)
+    for _ in range(POWER_STEPS - 1):
+        v = adjoint(x) @ (x @ _unit(v))
+    unit = _unit(v)
+    estimate = POWER_MARGIN * frobenius(x @ unit)
+    magnitude = xp.abs(x)
+    columns = xp.max(xp.sum(magnitude, axis=-2, keepdims=True), axis=-1, keepdims=True)
+    row_sums = xp.max(xp.sum(magnitude, axis=-1, keepdims=True), axis=-2, keepdims=True)
+    return xp.minimum(xp.minimum(estimate, frobenius(x)), xp.sqrt(columns * row_sums))
+
+
+def _safe(scale: Any) -> Any:
+    """``scale`` with 1 in place of 0, so that a zero matrix stays a zero matrix."""
+    xp = namespace(scale)
+    return xp.where(scale > 0, scale, xp.ones_like(scale))
+
+
+def _unit(v: Any) -> Any:
+    return v / namespace(v).astype(_safe(frobenius(v)), v.dtype)
+
+
+NORMS: dict[str, Callable[[Any], Any]] = {
+    "frobenius": frobenius,
+    "schatten4": lambda x: namespace(x).sqrt(frobenius(gram(x))),
+    "spectral": _spectral_bound,
+}
+
+
+def _normalized(x: Any, normalization: str) -> Any:
+    if normalization == "none":
+        return x
+    xp = namespace(x)
+    bound = _safe(NORMS[normalization](x))
+    return x / xp.astype(bound, x.dtype)
+
+
+def _inverse_adjoint(x: Any) -> Any:
+    """``X^{-H}`` by QR; a vanishing pivot is lifted to eps, a perturbation within the backward error."""
+    xp = namespace(x)
+    q, r = xp.linalg.qr(x)
+    eye = identity_like(r)
+    magnitude = xp.abs(xp.sum(r * eye, axis=-1))
+    floor = eps(x) * xp.max(magnitude, axis=-1, keepdims=True) + eps(x) ** 2
+    lift = xp.where(magnitude < floor, floor, xp.zeros_like(floor))
+    r = r + xp.astype(lift, r.dtype)[..., None] * eye
+    return q @ adjoint(xp.linalg.solve(r, eye + xp.zeros_like(r)))
+
+
+def _newton(x: Any, a: float, b: float) -> Any:
+    return a * x + b * _inverse_adjoint(x)
+
+
+def _halley(x: Any, a: float, b: float, c: float, scale: float = 1.0) -> Any:
+    """``(b/c) X + (a - b/c) X (I + c X^H X)^{-1}``, by a linear solve or, for large c, by QR of [sqrt(c) X; I]."""
+    xp = namespace(x)
+    weight = a - b / c
+    if c <= CHOLESKY_LIMIT:
+        shifted = identity_like(gram(x)) + c * gram(x)
+        solved = adjoint(xp.linalg.solve(shifted, adjoint(x)))
+    else:
+        root = c**0.5
+        eye = identity_like(gram(x)) + xp.zeros_like(gram(x))
+        q, _ = xp.linalg.qr(xp.concat([root * x, eye], axis=-2))
+        m = x.shape[-2]
+        solved = (q[..., :m, :] @ adjoint(q[..., m:, :])) / root
+    return scale * ((b / c) * x + weight * solved)
+
+
+def _horner(g: Any, coefficients: tuple[float, ...]) -> Any:
+    """``c0 I + c1 G + c2 G^2 + ...``."""
+    eye = identity_like(g)
+    factor = coefficients[-1] * eye
+    for coefficient in reversed(coefficients[:-1]):
+        factor = coefficient * eye + g @ factor
+    return factor
+
+
+def _polynomial(x: Any, *coefficients: float) -> Any:
+    """``X (c0 I + c1 G + c2 G^2 + ...)`` with ``G = X^H X``."""
+    return x @ _horner(gram(x), coefficients)
+
+
+STEPS: dict[StepKind, Callable[..., Any]] = {
+    StepKind.NEWTON: _newton,
+    StepKind.HALLEY: _halley,
+    StepKind.CUBIC: _polynomial,
+    StepKind.QUINTIC: _polynomial,
+}
+
+
+def _gram_form(x: Any, schedule: Schedule) -> Any:
+    """Newton-Schulz on the n x n Gram matrix alone, with fresh Gram matrices at the restarts."""
+    g = gram(x)
+    total = identity_like(g)
+    for i, step in enumerate(schedule.steps):
+        if i > 0 and i in (schedule.restarts or ()):
+            x = x @ total
+            g = gram(x)
+            total = identity_like(g)
+        factor = _horner(g, step.coefficients)
+        total = total @ factor
+        g = hermitian_part(factor @ g @ factor)
+    return x @ total
+
+
+def _executed(x: Any, schedule: Schedule) -> Any:
+    x = _normalized(x, schedule.normalization)
+    if schedule.restarts is not None:
+        return _gram_form(x, schedule)
+    for step in schedule.steps:
+        x = STEPS[step.kind](x, *step.coefficients)
+    return x
+
+
+def _closed(x: Any, tolerance: float) -> tuple[Any, Any, Any]:
+    """Append quintic steps until the singular values are within ``tolerance`` of 1; traced code appends one."""
+    xp = namespace(x)
+    eye = identity_like(gram(x))
+    if is_traced(x) or is_lazy(x):
+        x = _polynomial(x, *CLOSING_QUINTIC)
+        return x, departure(x, eye), 1.0
+    enough = 2 * tolerance + eps(x) * x.shape[-1] ** 0.5
+
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        y = _polynomial(state[0], *CLOSING_QUINTIC)
+        return y, departure(y, eye)
+
+    state, extra = iterate(
+        step, (x, departure(x, eye)), done=lambda state: xp.all(state[1] <= enough), max_steps=MOST_CLOSING_STEPS
+    )
+    return state[0], state[1], float(extra)
+
+
+@op()
+def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
+    """Apply a static schedule of steps to ``x`` (..., m, n), m >= n; returns ``(u, stats)``.
+
+    Plain products, solves and QR: traceable and differentiable step by step. With ``closing_tol > 0`` eager
+    code measures the result and appends quintic steps until its singular values are that close to 1;
+    otherwise the steps run exactly as they stand and the residual is NaN (not measured).
+    """
+    xp = namespace(x)
+    newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
+    q, r = xp.linalg.qr(x) if newton and x.shape[-2] > x.shape[-1] else (None, x)
+    u = _executed(r, schedule)
+    extra: Any = 0.0
+    residual = largest_entry(u)[..., 0, 0] * float("nan")
+    if schedule.closing_tol > 0:
+        u, residual, extra = _closed(u, schedule.closing_tol)
+    u = u if q is None else q @ u
+    return u, _stats(u, residual, extra, schedule.steps)

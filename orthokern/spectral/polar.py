@@ -1,0 +1,472 @@
+"""Polar factorization ``A = U H`` and the orthogonalizers built on it.
+
+Public kernels on top; the choice of a schedule below. The ops are in factor.py, the schedules' planner in
+plan.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Generic, NamedTuple
+
+from .._core import check
+from .._core.autodiff import constant
+from .._core.dispatch import kernel
+from .._core.dtypes import compute_precision, eps
+from .._core.errors import OptionError
+from .._core.linalg import adjoint, departure, identity_like
+from .._core.namespace import device, device_kind, is_traced, namespace
+from .._core.results import mask_members, warn_unconverged
+from .._core.scaling import balance
+from .._core.typing import ArrayT
+from .coefficients import polar_express_coefficients, preset_or_sequence
+from .factor import hermitian_factor, scheduled_factor, unitary_factor
+from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind, interval_after, plan_polar
+
+SIDES = ("right", "left")
+METHODS = ("auto", "svd", "newton", "dwh", "newton_schulz", "polar_express", "gram")
+COMPLETIONS = ("unitary", "partial")
+POLYNOMIAL = frozenset({"newton_schulz", "polar_express", "gram"})
+# From this tolerance on the iteration stops early, and its derivative is that of the steps it took.
+UNFINISHED = 1e-6
+# Smallest relative singular value that a plan of limited accuracy takes care of unless told otherwise.
+DEFAULT_LOWER_BOUND = 1e-3
+MOST_STEPS = 60
+
+Coefficients = str | Sequence[Sequence[float]]
+
+
+class Method(IntEnum):
+    """Codes of ``info.method``."""
+
+    AUTO = 0
+    SVD = 1
+    NEWTON = 2
+    DWH = 3
+    NEWTON_SCHULZ = 4
+    POLAR_EXPRESS = 5
+    GRAM = 6
+
+
+class PolarInfo(NamedTuple, Generic[ArrayT]):
+    """What ran: arrays in the batch shape, so that it passes through jit.
+
+    iterations, extra_steps
+        Steps taken in all, and those that the closing check appended.
+    residual
+        Bound or measurement of ``||U^H U - I||_2`` (of the shorter side).
+    converged
+        Whether the residual meets the accuracy asked for; False for members with NaN or infinity.
+    lower_bound
+        Estimate of sigma_min / sigma_max that the plan was made for; 0 where none was needed.
+    schedule
+        Codes (``StepKind``) of the steps in the order they ran, 0 after the last; shape (..., 16).
+    method
+        Code (``Method``), 0-d.
+    """
+
+    iterations: ArrayT
+    residual: ArrayT
+    converged: ArrayT
+    extra_steps: ArrayT
+    lower_bound: ArrayT
+    schedule: ArrayT
+    method: ArrayT
+
+
+class PolarResult(NamedTuple, Generic[ArrayT]):
+    """``x = u @ h`` (side "right") or ``x = h @ u`` (side "left"); unpack as ``u, h, *_ = polar(x)``."""
+
+    u: ArrayT
+    h: ArrayT
+    info: PolarInfo[ArrayT]
+
+
+class _Request(NamedTuple):
+    """The checked options of one call."""
+
+    kernel: str
+    method: str
+    tol: float | None
+    lower_bound: float | None
+    steps: int | None
+    coefficients: Coefficients | None
+    completion: str
+    rcond: float | None
+
+
+@kernel
+def polar(
+    x: ArrayT,
+    /,
+    *,
+    side: str = "right",
+    compute_h: bool = True,
+    method: str = "auto",
+    tol: float | None = None,
+    lower_bound: float | None = None,
+    steps: int | None = None,
+    coefficients: Coefficients | None = None,
+    completion: str = "unitary",
+    rcond: float | None = None,
+    check_finite: bool = False,
+    backend: str | None = None,
+) -> PolarResult[ArrayT]:
+    r"""Polar factorization ``A = U H`` of a matrix or a stack of matrices.
+
+    With the thin singular value decomposition :math:`A = P S Q^H`, the unitary factor is :math:`U = P Q^H` and
+    the Hermitian factor :math:`H = Q S Q^H` (``side="right"``, ``x = u @ h``) or :math:`H = P S P^H`
+    (``side="left"``, ``x = h @ u``). ``U`` is the matrix with orthonormal columns (rows, if m < n) nearest to A.
+
+    Parameters
+    ----------
+    x : array (..., m, n)
+        Real or complex floating. float16 and bfloat16 are computed in float32 and returned as they came.
+    side : {"right", "left"}
+        On which side of ``u`` the Hermitian factor stands.
+    compute_h : bool
+        False leaves ``h`` an empty array.
+    method : {"auto", "svd", "newton", "dwh", "newton_schulz", "polar_express", "gram"}
+        "auto" measures the spectrum and runs the cheapest plan, or the SVD where that is cheaper; see the
+        table in the documentation for the others.
+    tol : float, optional
+        Half-width of the interval around 1 that may hold the singular values of ``u``. None means full
+        accuracy; 1e-2 and 0.1 are what optimizers use.
+    lower_bound : float, optional
+        A known lower bound of sigma_min / sigma_max; it makes the plan shorter, and static under tracing.
+    steps, coefficients
+        Number of polynomial steps, and their coefficients: a preset ("jordan", "you", "classic") or a
+        sequence of (a, b, c). Exactly these steps run.
+    completion : {"unitary", "partial"}
+        What a rank-deficient ``x`` gives: orthonormal columns always, or the canonical factor, which is zero
+        on the null space (a zero matrix gives zero).
+    rcond : float, optional
+        Singular values up to ``rcond`` times the largest count as zero. Default max(m, n) eps.
+    check_finite : bool
+        True refuses NaN and infinity (eager only); else they stay with the matrices they belong to.
+    backend : str, optional
+        Run on this backend; "array-api" forces the reference.
+
+    Returns
+    -------
+    PolarResult
+        ``u`` (..., m, n), ``h`` (..., n, n) or (..., m, m), and ``info`` (:class:`PolarInfo`).
+
+    Notes
+    -----
+    Accuracy (float64 and float32, condition number up to 1/(10 n eps)): :math:`\|U^H U - I\|_F \le 10\sqrt n`
+    eps and :math:`\|A - U H\|_F \le \max(60, 20 \sqrt n)` eps :math:`\|A\|_F`; ``h`` is Hermitian bit for bit.
+    Flops: about 20 n^3 for square input to full accuracy, 5 m n^2 for tall; memory: four matrices.
+    Derivatives: closed form, of first and second order, finite at repeated singular values; with
+    ``tol >= 1e-6`` or explicit steps they are those of the steps that ran.
+
+    References
+    ----------
+    N. J. Higham, *Functions of Matrices* (SIAM 2008), ch. 8. Y. Nakatsukasa, Z. Bai, F. Gygi, "Optimizing
+    Halley's iteration for computing the matrix polar decomposition", SIMAX 31 (2010). N. Amsel et al., "The
+    Polar Express", arXiv:2505.16932.
+
+    Examples
+    --------
+    >>> import numpy as np, orthokern
+    >>> a = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> u, h, *_ = orthokern.polar(a)
+    >>> np.round(u, 6)
+    array([[-0.514496,  0.857493],
+           [ 0.857493,  0.514496]])
+    >>> bool(np.allclose(u @ h, a))
+    True
+    """
+    check.matrix(x, kernel="polar")
+    check.choice(side, SIDES, kernel="polar", name="side")
+    check.flag(compute_h, kernel="polar", name="compute_h")
+    check.flag(check_finite, kernel="polar", name="check_finite")
+    request = _request("polar", method, tol, lower_bound, steps, coefficients, completion, rcond)
+    if check_finite:
+        check.finite_values(x, kernel="polar")
+    return PolarResult(*_factorize(x, request, side if compute_h else None))
+
+
+@kernel
+def orthogonalize(
+    x: ArrayT,
+    /,
+    *,
+    method: str = "auto",
+    tol: float | None = None,
+    lower_bound: float | None = None,
+    steps: int | None = None,
+    coefficients: Coefficients | None = None,
+    completion: str = "partial",
+    rcond: float | None = None,
+    check_finite: bool = False,
+    backend: str | None = None,
+) -> ArrayT:
+    r"""Unitary polar factor alone: the matrix with orthonormal columns nearest to ``x``.
+
+    What optimizers want: ``completion="partial"`` by default, so that a zero gradient gives exactly zero.
+    Parameters are those of :func:`polar`. Flops: 5 to 10 n^3 at ``tol=0.1``, 20 n^3 at full accuracy.
+
+    Parameters
+    ----------
+    x : array (..., m, n)
+        Real or complex floating, low precision included.
+
+    Returns
+    -------
+    array (..., m, n)
+        In the dtype of ``x``.
+
+    References
+    ----------
+    N. Amsel et al., "The Polar Express", arXiv:2505.16932.
+
+    Examples
+    --------
+    >>> import numpy as np, orthokern
+    >>> orthokern.orthogonalize(np.diag([3.0, -0.5, 0.0])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    check.matrix(x, kernel="orthogonalize")
+    check.flag(check_finite, kernel="orthogonalize", name="check_finite")
+    request = _request("orthogonalize", method, tol, lower_bound, steps, coefficients, completion, rcond)
+    if check_finite:
+        check.finite_values(x, kernel="orthogonalize")
+    u: ArrayT = _unitary(x, request)[0]
+    return u
+
+
+@kernel
+def newton_schulz(
+    x: ArrayT,
+    /,
+    *,
+    steps: int = 5,
+    coefficients: Coefficients = "jordan",
+    normalization: str = "frobenius",
+    backend: str | None = None,
+) -> ArrayT:
+    r"""Fixed polynomial iteration ``X <- X (a I + b G + c G^2)``, ``G = X^H X``: Muon's orthogonalizer.
+
+    Exactly ``steps`` steps run, on the shorter side. The preset "jordan" with 5 steps is what
+    ``torch.optim.Muon`` computes: singular values end in about [0.7, 1.2] if they began above 0.005 of the
+    Frobenius norm, and are not brought to 1; use :func:`orthogonalize` for a factor to a tolerance.
+
+    Parameters
+    ----------
+    x : array (..., m, n)
+        Real or complex floating; low precision is computed in float32.
+    steps : int
+        Number of steps. Beyond the length of ``coefficients`` the last entry repeats.
+    coefficients
+        A preset ("jordan", "you", "classic") or a sequence of (a, b, c) or (a, b).
+    normalization : {"frobenius", "schatten4", "spectral"}
+        Norm that ``x`` is divided by first.
+
+    Returns
+    -------
+    array (..., m, n)
+        In the dtype of ``x``; a zero matrix gives exactly zero. Flops: steps (4 m n^2 + 2 n^3), m >= n.
+
+    References
+    ----------
+    K. Jordan et al., "Muon: an optimizer for hidden layers" (2024).
+
+    Examples
+    --------
+    >>> import numpy as np, orthokern
+    >>> u = orthokern.newton_schulz(np.diag([4.0, 3.0]), steps=8, coefficients="classic")
+    >>> np.round(u, 6).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    check.matrix(x, kernel="newton_schulz")
+    check.choice(normalization, ("frobenius", "schatten4", "spectral"), kernel="newton_schulz", name="normalization")
+    count = check.count(steps, kernel="newton_schulz", name="steps")
+    schedule = Schedule(normalization, _polynomial_steps(preset_or_sequence(coefficients, count)), None, 0.0)
+    u: ArrayT = _on_tall(x, lambda y: scheduled_factor(y, schedule=schedule))[0]
+    return u
+
+
+def _request(
+    name: str,
+    method: str,
+    tol: float | None,
+    lower_bound: float | None,
+    steps: int | None,
+    coefficients: Coefficients | None,
+    completion: str,
+    rcond: float | None,
+) -> _Request:
+    check.choice(method, METHODS, kernel=name, name="method")
+    check.choice(completion, COMPLETIONS, kernel=name, name="completion")
+    tol = None if tol is None else check.interval(tol, kernel=name, name="tol")
+    rcond = None if rcond is None else check.interval(rcond, kernel=name, name="rcond")
+    if lower_bound is not None:
+        lower_bound = check.interval(lower_bound, kernel=name, name="lower_bound", high=1 + 2**-52)
+    steps = None if steps is None else check.count(steps, kernel=name, name="steps")
+    if steps is not None or coefficients is not None:
+        method = "newton_schulz" if method == "auto" else method
+        _refuse_unused(name, method, tol, coefficients)
+    return _Request(name, method, tol, lower_bound, steps, coefficients, completion, rcond)
+
+
+def _refuse_unused(name: str, method: str, tol: float | None, coefficients: Coefficients | None) -> None:
+    allowed = POLYNOMIAL if coefficients is None else POLYNOMIAL - {"polar_express"}
+    if method not in allowed:
+        given = "steps" if coefficients is None else "coefficients"
+        message = f"{name}: expected no {given} with method={method!r}; they belong to {', '.join(sorted(allowed))}"
+        raise OptionError(message)
+    if tol is not None:
+        message = f"{name}: expected either tol or steps/coefficients, got both; tol chooses the steps itself"
+        raise OptionError(message)
+
+
+def _factorize(x: Any, request: _Request, side: str | None) -> tuple[Any, Any, PolarInfo[Any]]:
+    """Unitary factor, Hermitian factor on ``side`` (None: an empty array) and info, in the dtype of ``x``."""
+    xp = namespace(x)
+    u, stats, y, undo = _unitary(x, request)
+    finite = xp.isfinite(undo)
+    info = _info(request, u, stats, finite[..., 0, 0])
+    if not _exact(request):
+        _warn(request, info, finite[..., 0, 0])
+    if side is None:
+        return u, xp.zeros((*x.shape[:-2], 0, 0), dtype=x.dtype, device=device(x)), info
+    left, right = (u, y) if side == "right" else (adjoint(u), adjoint(y))
+    if 0 in x.shape:
+        n = left.shape[-1]
+        return u, xp.zeros((*x.shape[:-2], n, n), dtype=x.dtype, device=device(x)), info
+    h = hermitian_factor(compute_precision(left), right)
+    return u, xp.astype(h * undo, x.dtype, copy=False), info
+
+
+def _unitary(x: Any, request: _Request) -> tuple[Any, Any, Any, Any]:
+    """(u, stats, balanced x, undo) for any shape."""
+    m, n = x.shape[-2:]
+    if 0 in x.shape:
+        return _empty(x)
+    schedule = _schedule(request, x, min(m, n))
+    if schedule is not None:
+        return _on_tall(x, lambda y: scheduled_factor(y, schedule=schedule))
+    mode = "svd" if request.method == "svd" else "auto"
+    return _on_tall(
+        x, lambda y: unitary_factor(y, completion=request.completion, rcond=request.rcond, method=mode)
+    )
+
+
+def _on_tall(x: Any, factor: Any) -> tuple[Any, Any, Any, Any]:
+    """Balance ``x``, run ``factor`` on it or on its adjoint, and put NaN where a member was not finite."""
+    if 0 in x.shape:
+        return _empty(x)
+    xp = namespace(x)
+    wide = x.shape[-2] < x.shape[-1]
+    y, undo = balance(compute_precision(x))
+    u, stats = factor(adjoint(y) if wide else y)
+    u = adjoint(u) if wide else u
+    return xp.astype(mask_members(u, xp.isfinite(undo)), x.dtype, copy=False), constant(stats), y, undo
+
+
+def _empty(x: Any) -> tuple[Any, Any, Any, Any]:
+    xp = namespace(x)
+    y = compute_precision(x)
+    real = xp.real(y) if xp.isdtype(y.dtype, "complex floating") else y
+    batch, like = x.shape[:-2], {"dtype": real.dtype, "device": device(x)}
+    return xp.zeros_like(x), xp.zeros((*batch, STATS_WIDTH), **like), y, xp.ones((*batch, 1, 1), **like)
+
+
+def _accuracy(request: _Request, x: Any) -> float:
+    return eps(compute_precision(x)) / 2 if request.tol is None else request.tol
+
+
+def _schedule(request: _Request, x: Any, n: int) -> Schedule | None:
+    """The static schedule that the options select, or None for a factorization to full accuracy."""
+    method, tol = request.method, _accuracy(request, x)
+    finished = tol < UNFINISHED
+    if method == "svd" or (method == "auto" and finished and request.lower_bound is None and _measures(x)):
+        return None
+    lower = request.lower_bound or (2 * eps(compute_precision(x)) if finished else DEFAULT_LOWER_BOUND)
+    exact = _exact(request)
+    closing = 0.0 if exact else tol
+    restarts = None
+    if method in POLYNOMIAL:
+        steps = _polynomial_schedule(request, lower, tol)
+        restarts = tuple(range(2, len(steps), 2)) if method == "gram" else None
+    else:
+        steps = _planned(method, lower, tol)
+    normalization = "frobenius" if method == "newton_schulz" and exact else "spectral"
+    return Schedule(normalization, steps, restarts, closing)
+
+
+def _measures(x: Any) -> bool:
+    """Whether ``auto`` factorizes by measuring: on processors; accelerators run products without a backend."""
+    return device_kind(x) in ("cpu", "traced")
+
+
+def _planned(method: str, lower: float, tol: float) -> tuple[Step, ...]:
+    if method == "auto":
+        safe = (StepKind.HALLEY, StepKind.CUBIC, StepKind.QUINTIC)
+        return plan_polar(lower, tol, allowed=safe)
+    kind = StepKind.NEWTON if method == "newton" else StepKind.HALLEY
+    return plan_polar(lower, tol, allowed=(kind,), c_max=float("inf"))
+
+
+def _polynomial_steps(coefficients: Sequence[Sequence[float]]) -> tuple[Step, ...]:
+    kinds = {2: StepKind.CUBIC, 3: StepKind.QUINTIC}
+    return tuple(Step(kinds.get(len(c), StepKind.QUINTIC), tuple(map(float, c))) for c in coefficients)
+
+
+def _polynomial_schedule(request: _Request, lower: float, tol: float) -> tuple[Step, ...]:
+    """Polynomial steps: as many as were asked for, or as many as bring [lower, 1] within ``tol`` of 1."""
+    if request.coefficients is not None or (request.method == "newton_schulz" and request.steps is not None):
+        return _polynomial_steps(preset_or_sequence(request.coefficients or "classic", request.steps))
+    if request.steps is not None:
+        return _polynomial_steps(polar_express_coefficients(lower, request.steps))
+    if request.method == "newton_schulz":
+        return _enough(lambda count: preset_or_sequence("classic", count), lower, tol)
+    return _enough(lambda count: polar_express_coefficients(lower, count, safety=0.0), lower, tol)
+
+
+def _enough(make: Any, lower: float, tol: float) -> tuple[Step, ...]:
+    """The fewest steps of the family ``make(count)`` that reach ``tol``, by simulation on [lower, 1]."""
+    for count in range(1, MOST_STEPS):
+        steps = _polynomial_steps(make(count))
+        low = lower
+        for step in steps:
+            low = sum(c * low ** (2 * i + 1) for i, c in enumerate(step.coefficients))
+        if abs(1 - low) <= tol:
+            return steps
+    return steps
+
+
+def _info(request: _Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
+    xp = namespace(u)
+    n = min(u.shape[-2:])
+    whole = compute_precision(u)
+    residual = stats[..., Stat.RESIDUAL]
+    if _exact(request) and 0 not in u.shape:
+        thin = adjoint(whole) if u.shape[-2] < u.shape[-1] else whole
+        residual = constant(departure(thin, identity_like(adjoint(thin) @ thin)))
+    tol = request.tol or 0.0
+    enough = 10 * max(n, 1) ** 0.5 * eps(whole) + 2 * tol + tol * tol
+    # The residual may be NaN, which no integer holds.
+    integers = xp.where(xp.isnan(stats), xp.zeros_like(stats), stats)
+    codes = xp.astype(integers, xp.int32)
+    return PolarInfo(
+        iterations=codes[..., Stat.ITERATIONS],
+        residual=residual,
+        converged=(residual <= enough) & finite,
+        extra_steps=codes[..., Stat.EXTRA_STEPS],
+        lower_bound=stats[..., Stat.LOWER_BOUND],
+        schedule=codes[..., len(Stat) :],
+        method=xp.asarray(int(Method[request.method.upper()]), dtype=xp.int32, device=device(u)),
+    )
+
+
+def _exact(request: _Request) -> bool:
+    """Whether the caller fixed the steps, which then run as they are and promise no accuracy."""
+    return request.steps is not None or request.coefficients is not None
+
+
+def _warn(request: _Request, info: PolarInfo[Any], finite: Any) -> None:
+    hint = "pass method='svd', or a smaller lower_bound"
+    warn_unconverged(request.kernel, info.converged, finite, info.residual, hint=hint)

@@ -1,0 +1,97 @@
+"""``orthokern validate``: every kernel, case, backend, library and dtype that this machine can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from .._core.backends import ARRAY_API, installed, load
+from .._core.registry import Case, Declaration, load_all
+from . import libraries
+from .checking import Outcome, Setting, check
+
+
+class Selection(NamedTuple):
+    """What to run; empty means everything available."""
+
+    kernels: Sequence[str] = ()
+    backends: Sequence[str] = ()
+    libraries: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+    device: str = "cpu"
+    quick: bool = False
+
+
+class Job(NamedTuple):
+    """One row to be: a case and where it runs."""
+
+    declaration: Declaration
+    case: Case
+    setting: Setting
+
+
+def available_backends(device: str = "cpu") -> tuple[str, ...]:
+    """The reference and every installed backend that can run on ``device`` here."""
+    kind = device.partition(":")[0]
+    usable = [name for name in installed() if not load(name).available() and any(d == kind for _, d in load(name).serves)]
+    return (ARRAY_API, *usable)
+
+
+def _chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+    for name in asked:
+        if name not in known:
+            message = f"expected {what} to be one of {', '.join(known)}, got {name!r}"
+            raise ValueError(message)
+    return tuple(asked) or tuple(known)
+
+
+def jobs(selection: Selection) -> list[Job]:
+    """The rows of a validation, in the order they run."""
+    declarations = load_all()
+    kernels = _chosen(selection.kernels, tuple(declarations), "kernel")
+    backends = _chosen(selection.backends, available_backends(selection.device), "backend")
+    names = _chosen(selection.libraries, libraries.available(), "library")
+    _chosen(selection.dtypes, ("float64", "float32"), "dtype")
+    return [
+        Job(declarations[kernel], case, Setting(library, dtype, backend, selection.device))
+        for kernel in kernels
+        for case in declarations[kernel].cases
+        for library in names
+        for dtype in libraries.dtypes_of(library)
+        for backend in backends
+        if _wanted(selection, declarations[kernel], case, library, dtype, backend)
+    ]
+
+
+def _wanted(
+    selection: Selection, declaration: Declaration, case: Case, library: str, dtype: str, backend: str
+) -> bool:
+    if selection.dtypes and dtype not in selection.dtypes:
+        return False
+    if selection.quick and not (library == "numpy" and case.layout == "contiguous"):
+        return False
+    if library in ("dask", "array_api_strict") and backend != ARRAY_API:
+        return False
+    strided = library in ("numpy", "torch")
+    return case.layout == "contiguous" or strided
+
+
+def validate(selection: Selection = Selection(), *, repeats: int = 3) -> Iterator[Outcome]:
+    """Run every job of ``selection``, yielding the rows as they are done.
+
+    Examples
+    --------
+    >>> from orthokern.testing import Selection, validate
+    >>> rows = list(validate(Selection(kernels=["hermitian_factor"], backends=["array-api"], libraries=["numpy"])))
+    >>> {row.verdict for row in rows}
+    {'pass'}
+    """
+    for job in jobs(selection):
+        yield run(job, repeats=repeats)
+
+
+def run(job: Job, *, repeats: int) -> Outcome:
+    """One row; the timings take the least of ``repeats`` runs."""
+    return check(job.declaration, job.case, job.setting, repeats=repeats)
+
+
