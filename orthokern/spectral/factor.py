@@ -255,8 +255,9 @@ def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
     """Apply a static schedule of steps to ``x`` (..., m, n), m >= n; returns ``(u, stats)``.
 
     Plain products, solves and QR: traceable and differentiable step by step. With ``closing_tol > 0`` eager
-    code measures the result and appends quintic steps until its singular values are that close to 1;
-    otherwise the steps run exactly as they stand and the residual is NaN (not measured).
+    code measures the result and appends quintic steps until its singular values are that close to 1 (a backend
+    may take any route there if ``any_route`` says so); otherwise the steps run exactly as they stand and the
+    residual is NaN (not measured).
     """
     xp = namespace(x)
     newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
@@ -264,7 +265,9 @@ def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
     u = _executed(r, schedule)
     extra: Any = 0.0
     residual = largest_entry(u)[..., 0, 0] * float("nan")
-    if schedule.closing_tol > 0:
+    if schedule.closing_tol > 0 and schedule.completion == "partial":
+        residual = frobenius(u @ gram(u) - u)[..., 0, 0]
+    elif schedule.closing_tol > 0:
         u, residual, extra = _closed(u, schedule.closing_tol)
     u = u if q is None else q @ u
     return u, _stats(u, residual, extra, schedule.steps)

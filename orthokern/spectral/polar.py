@@ -22,7 +22,7 @@ from .._core.scaling import balance
 from .._core.typing import ArrayT
 from .coefficients import polar_express_coefficients, preset_or_sequence
 from .factor import hermitian_factor, scheduled_factor, unitary_factor
-from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind, interval_after, plan_polar
+from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind, plan_polar
 
 SIDES = ("right", "left")
 METHODS = ("auto", "svd", "newton", "dwh", "newton_schulz", "polar_express", "gram")
@@ -394,7 +394,7 @@ def _schedule(request: _Request, x: Any, n: int) -> Schedule | None:
     else:
         steps = _planned(method, lower, tol)
     normalization = "frobenius" if method == "newton_schulz" and exact else "spectral"
-    return Schedule(normalization, steps, restarts, closing)
+    return Schedule(normalization, steps, restarts, closing, request.completion, any_route=method == "auto")
 
 
 def _measures(x: Any) -> bool:
