@@ -111,14 +111,30 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def race(entrants: Mapping[str, Call], rounds: int) -> dict[str, Laps]:
+class Rounds(NamedTuple):
+    """How often everybody runs: from ``least`` to ``most`` times, until ``seconds`` have passed."""
+
+    least: int
+    most: int
+    seconds: float
+
+    def turns(self) -> Iterator[int]:
+        """The numbers of the rounds."""
+        start = time.perf_counter()
+        for turn in range(self.most):
+            if turn >= self.least and time.perf_counter() - start > self.seconds:
+                return
+            yield turn
+
+
+def race(entrants: Mapping[str, Call], rounds: Rounds) -> dict[str, Laps]:
     """Warm up every entrant, then time all of them in turns."""
     repeats = {name: _repeats(call) for name, call in entrants.items()}
     names = list(entrants)
     visits: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     results: dict[str, Any] = {}
     with _no_collection():
-        for turn in range(rounds):
+        for turn in rounds.turns():
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 wall, processor, results[name] = _visit(entrants[name], repeats[name])

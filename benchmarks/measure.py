@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import contract, errors, kept
-from interleave import Laps, race, ratio
+from interleave import Laps, Rounds, race, ratio
 from peers import Factors, cannot_run
 from tasks import Rival, Task
 
@@ -64,7 +64,11 @@ class Comparison:
 
 @dataclass
 class Record:
-    """What is kept of a task. ``contract`` maps each figure to its worst value and its limit in eps."""
+    """What is kept of a task.
+
+    ``contract`` maps each figure to its worst value and its limit in eps; ``rounds`` and the lists in ``seconds``
+    have a figure for each seed.
+    """
 
     group: str
     name: str
@@ -77,6 +81,7 @@ class Record:
     ran: dict[str, str] = field(default_factory=dict)
     contract: dict[str, tuple[float, float]] = field(default_factory=dict)
     contract_met: bool = True
+    rounds: list[int] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     processor_share: dict[str, float] = field(default_factory=dict)
 
@@ -122,7 +127,7 @@ def _product(x: np.ndarray) -> Callable[[], Any]:
     return lambda: x @ square
 
 
-def measure(task: Task, *, seeds: Sequence[int], rounds: int) -> Record:
+def measure(task: Task, *, seeds: Sequence[int], rounds: Rounds) -> Record:
     """Run a task on the inputs of all ``seeds``."""
     first = task.array(seeds[0])
     comparisons = [_comparison(rival, task, first) for rival in task.rivals]
@@ -153,6 +158,7 @@ def _comparison(rival: Rival, task: Task, x: np.ndarray) -> Comparison:
 
 def _add(record: Record, task: Task, x: np.ndarray, laps: dict[str, Laps]) -> None:
     """Enter what one seed gave."""
+    record.rounds.append(min(len(lap.seconds) for lap in laps.values()))
     for name, lap in laps.items():
         record.seconds.setdefault(name, []).append(statistics.median(lap.seconds))
         record.processor_share[name] = max(

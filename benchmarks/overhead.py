@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from interleave import one_thread, race, restarted
+from interleave import Rounds, one_thread, race, restarted
 
 import orthokern
 from orthokern import use_backend
@@ -26,7 +26,7 @@ from orthokern._core.registry import load_all
 from orthokern.testing.checking import example
 from orthokern.testing.validation import available_backends
 
-ROUNDS = 51
+ROUNDS = Rounds(least=51, most=51, seconds=0.0)
 IMPORTS = 11
 PROBE = "overhead_probe"
 FRAMEWORKS = ("torch", "jax", "dask", "cupy", "numba")
@@ -51,7 +51,7 @@ class Overhead(NamedTuple):
         )
 
 
-def compare(what: str, through: Call, bare: Call, *, rounds: int = ROUNDS) -> Overhead:
+def compare(what: str, through: Call, bare: Call, *, rounds: Rounds = ROUNDS) -> Overhead:
     """Time both in turns; median and quartiles of the difference within a round."""
     laps = race({"through": through, "bare": bare}, rounds)
     pairs = zip(laps["through"].seconds, laps["bare"].seconds, strict=True)
@@ -65,7 +65,7 @@ def _probe(x: Any, /, *, option: int) -> Any:
     return x
 
 
-def probes(rounds: int = ROUNDS) -> list[Overhead]:
+def probes(rounds: Rounds = ROUNDS) -> list[Overhead]:
     """Dispatch of an op that does nothing: without a backend for it, with one, and with one that is named."""
     op, x = Op(_probe, None), np.ones((3, 3))
     backend = Backend(PROBE, serves=[("numpy", "cpu")])
@@ -87,7 +87,7 @@ def _pair(op: Op, implementation: Callable[..., Any], x: np.ndarray) -> tuple[Ca
     return lambda: op(x, option=1), lambda: implementation(x, option=1)
 
 
-def declared_ops(rounds: int = ROUNDS) -> list[Overhead]:
+def declared_ops(rounds: Rounds = ROUNDS) -> list[Overhead]:
     """Every declared op on its smallest example, on the reference and on each backend that takes it."""
     found = []
     for name in sorted(set(load_all()) & set(OPS)):
@@ -122,7 +122,7 @@ def _through_op(
     implementation: Callable[..., Any],
     arrays: tuple[np.ndarray, ...],
     options: Mapping[str, Any],
-    rounds: int,
+    rounds: Rounds,
 ) -> Overhead:
     op = OPS[name]
     with use_backend(backend):

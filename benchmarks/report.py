@@ -22,7 +22,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from interleave import one_thread, restarted, thread_pools
+from interleave import Rounds, one_thread, restarted, thread_pools
 from measure import Comparison, Record, measure
 from tasks import Task, chosen
 
@@ -32,8 +32,9 @@ from orthokern.testing import libraries
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEEDS = (0, 1, 2, 3, 4)
-ROUNDS = 7
-QUICK_ROUNDS = 3
+# Long calls run in few rounds and short ones in many: about these seconds for each task and seed.
+ROUNDS = Rounds(least=5, most=15, seconds=6.0)
+QUICK_ROUNDS = Rounds(least=3, most=3, seconds=0.0)
 # Processor time per wall time from which an entrant is named as one that used a second core.
 SHARE_LIMIT = 1.05
 
@@ -111,7 +112,7 @@ def _run(tasks: Sequence[Task], *, quick: bool) -> dict[str, Any]:
         "machine": {"orthokern": orthokern.__version__} | machine(),
         "threads": {"count": 1, "held_by": limiter, "pools": pools},
         "seeds": list(seeds),
-        "rounds": rounds,
+        "rounds": rounds._asdict(),
         "records": records,
     }
 
@@ -170,7 +171,7 @@ def markdown(family: str, content: dict[str, Any]) -> str:
 
 
 def _circumstances(content: dict[str, Any]) -> list[str]:
-    about = content["machine"]
+    about, rounds = content["machine"], content["rounds"]
     versions = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("processor", "cores"))
     pools = "; ".join(
         " ".join(f"{v}" for v in pool.values()) for pool in content["threads"]["pools"]
@@ -182,7 +183,7 @@ def _circumstances(content: dict[str, Any]) -> list[str]:
         f"- Threads: {content['threads']['count']}, held by {content['threads']['held_by']}"
         + (f" (pools, the last number is their threads: {pools})" if pools else ""),
         f"- {_shares(content['records'])}",
-        f"- Seeds: {', '.join(map(str, content['seeds']))}; rounds for each: {content['rounds']}",
+        f"- Seeds: {', '.join(map(str, content['seeds']))}; rounds for each: {rounds['least']} to {rounds['most']}",
         *(f"- {line}" for line in LEGEND),
     ]
 

@@ -128,6 +128,7 @@ def test_a_quick_run_reports_ratio_and_accuracy(scripts, tmp_path, capsys):
     assert 0 < svd["our_errors"]["orthogonality"] < 1e-13
     assert 0 < svd["peer_errors"]["backward"] < 1e-13
     assert record["contract_met"]
+    assert record["rounds"] == [3]
     assert record["ran"]["unitary_factor"]
     assert written["quick"]
     assert written["machine"]["processor"]
@@ -192,10 +193,16 @@ def test_entrants_run_in_turns(scripts):
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
     interleave.MOST_REPEATS = 1
-    laps = interleave.race(calls, 3)
+    laps = interleave.race(calls, interleave.Rounds(least=3, most=3, seconds=0.0))
     timed = "".join(order[interleave.WARM_UPS * 3 :])
     assert timed == "abcbcacab"
     assert {name: len(lap.seconds) for name, lap in laps.items()} == dict.fromkeys("abc", 3)
+
+
+def test_rounds_end_when_the_time_is_spent(scripts):
+    rounds = scripts("interleave").Rounds
+    assert list(rounds(least=2, most=9, seconds=0.0).turns()) == [0, 1]
+    assert list(rounds(least=2, most=4, seconds=60.0).turns()) == [0, 1, 2, 3]
 
 
 def test_ratio_is_the_median_of_ratios_within_rounds(scripts):
@@ -216,7 +223,7 @@ def test_the_environment_of_one_thread_is_set_once(scripts, monkeypatch):
 def test_dispatch_overhead_is_measured(scripts):
     overhead = scripts("overhead")
     before = set(overhead.OPS), installed()
-    lines = overhead.probes(rounds=3)
+    lines = overhead.probes(overhead.Rounds(least=3, most=3, seconds=0.0))
     assert len(lines) == 2
     assert all(line.bare > 0 for line in lines)
     assert (set(overhead.OPS), installed()) == before

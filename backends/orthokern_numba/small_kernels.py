@@ -27,6 +27,8 @@ _SKEW_LIMIT = 20.0
 _THRESHOLD = 0.25
 # Shorter vectors have no direction to full precision: their squares near the end of the exponent range.
 _TINY = 1e-140
+# Cosine, to be multiplied by sqrt(n), of two vectors that are orthogonal to float64 rounding.
+_ANGLE = 2e-16
 
 
 class Lanes(types.Type):
@@ -641,6 +643,7 @@ def plane_polar(x: np.ndarray, u: np.ndarray, stats: np.ndarray, failed: np.ndar
 
 @njit(cache=True, error_model="numpy")
 def _rotate(w: np.ndarray, p: int, q: int, c: float, s: float) -> None:
+    """Rows ``p`` and ``q`` to ``c w_p - s w_q`` and ``s w_p + c w_q``."""
     for k in range(w.shape[1]):
         x, y = w[p, k], w[q, k]
         w[p, k] = c * x - s * y
@@ -736,36 +739,40 @@ def _close(u: np.ndarray) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def _jacobi(a: np.ndarray, sigma: np.ndarray, rcond: float, complete: bool) -> tuple[np.ndarray, float]:
+def _jacobi(a: np.ndarray, sigma: np.ndarray, cut: float, complete: bool, eps: float) -> tuple[np.ndarray, float]:
     """Unitary factor of ``a`` (m, n) from a one-sided Jacobi SVD in float64, and the change its closing made.
 
-    flops: about 40 m n^2 in 6 to 10 sweeps; ``sigma`` gets the singular values, -1 for those cut off.
+    Directions below eps of the norm are left alone: they are the rounding errors of the others. flops: about
+    40 m n^2 in 6 to 8 sweeps. ``sigma`` gets the singular values, then the largest and the smallest.
     """
     n = a.shape[1]
-    w, v, u = a.T.astype(np.float64), np.eye(n), np.zeros(a.shape)
+    w, v, u = np.empty((n, a.shape[0])), np.eye(n), np.zeros(a.shape)
+    size = 0.0
+    for i in range(n):
+        for k in range(a.shape[0]):
+            w[i, k] = a[k, i]
+        size += _dot(w[i], w[i])
+    floor = max((eps if complete else min(eps, cut)) * np.sqrt(size), _TINY)
     for _ in range(_MAX_SWEEPS):
-        if _jacobi_sweep(w, v, _TINY * _TINY, 2e-16 * np.sqrt(a.shape[0])) == 0:
+        if _jacobi_sweep(w, v, floor * floor, _ANGLE * np.sqrt(n)) == 0:
             break
-    largest = 0.0
     for i in range(n):
         sigma[i] = np.sqrt(_dot(w[i], w[i]))
-        largest = max(largest, sigma[i])
-    sigma[n] = largest
-    sigma[n + 1] = sigma[:n].min()
-    _normalize(w, sigma[:n], _TINY, rcond * largest, complete)
+    sigma[n], sigma[n + 1] = sigma[:n].max(), sigma[:n].min()
+    _normalize(w, sigma[:n], floor, cut * sigma[n], complete)
     _accumulate(w, v, u, 1.0)
     return u, _close(u)
 
 
 @njit(cache=True, error_model="numpy")
 def jacobi_polar(
-    x: np.ndarray, members: np.ndarray, u: np.ndarray, stats: np.ndarray, rcond: float, complete: bool, eps: float
+    x: np.ndarray, members: np.ndarray, u: np.ndarray, stats: np.ndarray, cut: float, complete: bool, eps: float
 ) -> None:
     """Unitary factors of the ``members`` of ``x`` (b, m, n), m >= n, by Jacobi SVD; ``complete`` fills the rank."""
     n = x.shape[2]
     sigma = np.empty(n + 2)
     for t in members:
-        factor, change = _jacobi(x[t], sigma, rcond, complete)
+        factor, change = _jacobi(x[t], sigma, cut, complete, eps)
         for i in range(x.shape[1]):
             for j in range(n):
                 u[t, i, j] = factor[i, j]

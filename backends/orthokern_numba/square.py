@@ -24,10 +24,10 @@ from .lapack import (
     solve_upper_adjoint,
 )
 
-POWER_STEPS = 5
+POWER_STEPS = 6
 CHECK_STEPS = 4
-# Five power steps underestimate on slowly decaying spectra; with less margin plans under-converge.
-UPPER_MARGIN, LOWER_MARGIN = 1.1, 0.7
+# Power steps underestimate on slowly decaying spectra; with less margin plans under-converge.
+UPPER_MARGIN, LOWER_MARGIN = 1.1, 0.5
 MOST_EXTRA_STEPS = 6
 TAYLOR_QUINTIC = Step(StepKind.QUINTIC, (15 / 8, -10 / 8, 3 / 8))
 TAYLOR_CUBIC = Step(StepKind.CUBIC, (1.5, -0.5))
@@ -88,20 +88,28 @@ class Iterate:
     def measure(self) -> float:
         """Set ``scale`` and ``lower`` from power iterations on X and its inverse; returns sigma_min / sigma_max."""
         top, bottom = self._norm(self.x), self._norm(self.spare)
+        if not bottom < math.inf:
+            return 0.0
         largest = min(UPPER_MARGIN * top, float(np.linalg.norm(self.x)) * (1 + 4 * self.eps))
         self.scale = 1.0 / largest
-        self.lower = min(LOWER_MARGIN / (bottom * largest), 1.0)
+        # The Frobenius norm bounds the inverse rigorously, and is tight unless many singular values are about as
+        # small as the smallest; then no start of the power steps misses them all.
+        certain = 1.0 / (float(np.linalg.norm(self.spare)) * largest)
+        self.lower = min(max(certain, LOWER_MARGIN / (bottom * largest)), 1.0)
         return 1.0 / (bottom * top)
 
     def _norm(self, x: np.ndarray) -> float:
         """Estimate of ``||X||_2`` from below, by power steps on ``X^H X``."""
         v = _start(self.n, self.f.letter)
-        found = 0.0
+        found = _length(v)
         for _ in range(POWER_STEPS):
-            image = self.f.gemv(1.0 / _length(v), x, v)
-            v = self.f.gemv(1.0, x, image, trans=self.f.turn)
-            found = _length(v) / max(_length(image), TINY)
-        return max(found, TINY)
+            image = self.f.gemv(1.0 / found, x, v)
+            length = _length(image)
+            if not 0 < length < math.inf:
+                return length if length > 0 else TINY
+            v = self.f.gemv(1.0 / length, x, image, trans=self.f.turn)
+            found = _length(v)
+        return found
 
     def normalize(self, normalization: str) -> None:
         """Set ``scale`` to one over the named norm; a zero matrix keeps 1."""
@@ -171,6 +179,14 @@ class Iterate:
                 break
         return found
 
+    def tamed(self, g: np.ndarray) -> np.ndarray:
+        """``g``, after scaling down where singular values exceed 1: a Newton step throws up those below its bound."""
+        top = 0.5 + 1.05 * self.deviation(g, 0.5)
+        if top <= 1.05:
+            return g
+        self.scale /= top**0.5
+        return self.gram(self.scale * self.scale)
+
     def polynomial(self, coefficients: tuple[float, ...], g: np.ndarray) -> None:
         """``X <- X (c0 I + c1 G + c2 G^2)`` with the upper triangle of the scaled G given (and overwritten)."""
         p = g
@@ -236,6 +252,8 @@ def run(state: Iterate, steps: list[Step], tol: float) -> np.ndarray:
             (state.newton if kind is StepKind.NEWTON else state.halley)(*weights)
         else:
             g = state.gram(state.scale * state.scale)
+            if done < planned and steps[done - 2].kind is StepKind.NEWTON:
+                g = state.tamed(g)
             if done == len(steps):
                 check = _check(state, g, kind, depth, tol)
                 residual = check.residual

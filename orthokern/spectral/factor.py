@@ -23,7 +23,7 @@ CLOSING_QUINTIC = (15 / 8, -10 / 8, 3 / 8)
 MOST_CLOSING_STEPS = 6
 # Above this weight the Cholesky form of a Halley step loses about c * eps; the QR form does not.
 CHOLESKY_LIMIT = 200.0
-POWER_STEPS = 5
+POWER_STEPS = 12
 FIGURES = len(Stat)
 POWER_MARGIN = 1.1
 
@@ -112,7 +112,7 @@ def hermitian_factor(u: Any, x: Any, /) -> Any:
 
 
 def _spectral_bound(x: Any) -> Any:
-    """Upper estimate of the largest singular value: 1.1 x five power steps, at most two rigorous norms."""
+    """Upper estimate of the largest singular value: 1.1 x twelve power steps, at most two rigorous norms."""
     xp = namespace(x)
     rows = xp.arange(1, x.shape[-1] + 1, dtype=largest_entry(x).dtype, device=device(x))
     # A fixed start with irrational spacing: no structured matrix is orthogonal to it.

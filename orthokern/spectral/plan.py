@@ -96,8 +96,9 @@ _CONTRACTION: dict[StepKind, tuple[float, int]] = {
     StepKind.CUBIC: (1.5, 2),
     StepKind.QUINTIC: (2.5, 3),
 }
-# On processors polynomials do not pay below these l, and amplify rounding.
-SMALLEST: dict[StepKind, float] = {StepKind.QUINTIC: 1e-4, StepKind.CUBIC: 1e-2}
+# A cubic fit for [l, 1] is negative from sqrt(l^2 + l + 1) on: with l < 0.3 a bound that is 18 % too small would
+# flip the sign of a singular value, which no measure of orthogonality shows. Quintics stay positive.
+SMALLEST: dict[StepKind, float] = {StepKind.QUINTIC: 1e-4, StepKind.CUBIC: 0.3}
 # Below this l the best polynomial is that of l = 0, which multiplies small values by this much.
 _TINY = 1e-6
 _TINY_GROWTH = {StepKind.QUINTIC: 4.1436, StepKind.CUBIC: 1.2990}
@@ -173,7 +174,7 @@ def advance(kind: StepKind, depth: float) -> tuple[float, Step]:
 def _allowed(kind: StepKind, lower: float, c_max: float, *, anywhere: bool) -> bool:
     if kind is StepKind.HALLEY:
         return c_max == math.inf or halley_weights(lower)[2] <= c_max
-    return anywhere or lower >= SMALLEST.get(kind, 0.0)
+    return lower >= SMALLEST.get(kind, 0.0) or (anywhere and kind is StepKind.QUINTIC)
 
 
 @functools.cache

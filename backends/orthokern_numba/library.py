@@ -1,0 +1,53 @@
+"""SciPy's BLAS and LAPACK by dtype, and buffers that other array libraries adopt without a copy."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import get_cython_function_address
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
+
+ALIGNMENT = 64
+
+
+class Library(NamedTuple):
+    """The routines of one dtype.
+
+    ``gemm_address`` is that of the Fortran routine, for compiled loops; ``adjoint`` is the code of the conjugate
+    transpose; ``single`` is the dtype of half the width.
+    """
+
+    gemm: Any
+    trsm: Any
+    trmm: Any
+    rank_k: Any
+    hermitian_product: Any
+    potrf: Any
+    gemm_address: int
+    adjoint: int
+    single: np.dtype
+
+
+@functools.cache
+def library(dtype: np.dtype) -> Library:
+    """Routines for float32, float64, complex64 or complex128."""
+    is_complex = dtype.kind == "c"
+    rank_k, product = ("herk", "hemm") if is_complex else ("syrk", "symm")
+    blas = get_blas_funcs(("gemm", "trsm", "trmm", rank_k, product), dtype=dtype)
+    (potrf,) = get_lapack_funcs(("potrf",), dtype=dtype)
+    prefix = {"f": "s", "d": "d", "F": "c", "D": "z"}[dtype.char]
+    address = get_cython_function_address("scipy.linalg.cython_blas", f"{prefix}gemm")
+    single = np.dtype(np.complex64 if is_complex else np.float32)
+    return Library(*blas, potrf, address, 2 if is_complex else 1, single)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, order: str = "C") -> np.ndarray:
+    """Uninitialized array whose data begins at a multiple of 64 bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    found: np.ndarray = np.ndarray(shape, dtype, raw, start, order=order)  # type: ignore[call-overload]
+    return found
