@@ -31,8 +31,6 @@ ONE_THREAD = {
     "JAX_ENABLE_X64": "1",
 }
 WARM_UPS = 2
-# Calls shorter than this are repeated within a visit.
-SHORTEST_VISIT = 0.02
 MOST_REPEATS = 1000
 POOL_KEYS = ("prefix", "version", "architecture", "num_threads")
 
@@ -40,7 +38,10 @@ Call = Callable[[], Any]
 
 
 class Laps(NamedTuple):
-    """One entrant: seconds per call in each round, processor time / wall time, and the last result."""
+    """One entrant: seconds per call in each round, processor time / wall time, and the last result.
+
+    A share above 1 tells of a second thread, one below 1 of other programs on the machine.
+    """
 
     seconds: list[float]
     processor_share: float
@@ -83,13 +84,13 @@ def thread_pools() -> list[dict[str, Any]]:
     return [{key: pool[key] for key in POOL_KEYS if pool.get(key) is not None} for pool in pools]
 
 
-def _repeats(call: Call) -> int:
+def _repeats(call: Call, visit: float) -> int:
     for _ in range(WARM_UPS - 1):
         call()
     start = time.perf_counter()
     call()
     seconds = max(time.perf_counter() - start, 1e-9)
-    return min(max(1, round(SHORTEST_VISIT / seconds)), MOST_REPEATS)
+    return min(max(1, round(visit / seconds)), MOST_REPEATS)
 
 
 def _visit(call: Call, repeats: int) -> tuple[float, float, Any]:
@@ -112,11 +113,15 @@ def _no_collection() -> Iterator[None]:
 
 
 class Rounds(NamedTuple):
-    """How often everybody runs: from ``least`` to ``most`` times, until ``seconds`` have passed."""
+    """How often everybody runs: from ``least`` to ``most`` times, until ``seconds`` have passed.
+
+    Calls shorter than ``visit`` seconds are repeated within a round.
+    """
 
     least: int
     most: int
     seconds: float
+    visit: float = 0.02
 
     def turns(self) -> Iterator[int]:
         """The numbers of the rounds."""
@@ -129,7 +134,7 @@ class Rounds(NamedTuple):
 
 def race(entrants: Mapping[str, Call], rounds: Rounds) -> dict[str, Laps]:
     """Warm up every entrant, then time all of them in turns."""
-    repeats = {name: _repeats(call) for name, call in entrants.items()}
+    repeats = {name: _repeats(call, rounds.visit) for name, call in entrants.items()}
     names = list(entrants)
     visits: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     results: dict[str, Any] = {}

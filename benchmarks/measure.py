@@ -66,8 +66,8 @@ class Comparison:
 class Record:
     """What is kept of a task.
 
-    ``contract`` maps each figure to its worst value and its limit in eps; ``rounds`` and the lists in ``seconds``
-    have a figure for each seed.
+    ``contract`` maps each figure to its worst value and its limit in eps. ``rounds``, and the lists in ``seconds``
+    and ``processor_share``, have a figure for each seed.
     """
 
     group: str
@@ -83,7 +83,7 @@ class Record:
     contract_met: bool = True
     rounds: list[int] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    processor_share: dict[str, float] = field(default_factory=dict)
+    processor_share: dict[str, list[float]] = field(default_factory=dict)
 
 
 def our_call(task: Task, with_h: bool) -> Callable[[Any], Factors]:
@@ -161,9 +161,7 @@ def _add(record: Record, task: Task, x: np.ndarray, laps: dict[str, Laps]) -> No
     record.rounds.append(min(len(lap.seconds) for lap in laps.values()))
     for name, lap in laps.items():
         record.seconds.setdefault(name, []).append(statistics.median(lap.seconds))
-        record.processor_share[name] = max(
-            lap.processor_share, record.processor_share.get(name, 0.0)
-        )
+        record.processor_share.setdefault(name, []).append(lap.processor_share)
         if name in OURS.values():
             _enter_contract(record, contract(task, x, lap.result))
     for comparison in record.comparisons:

@@ -26,17 +26,29 @@ from orthokern._core.registry import load_all
 from orthokern.testing.checking import example
 from orthokern.testing.validation import available_backends
 
-ROUNDS = Rounds(least=51, most=51, seconds=0.0)
+# Short visits: most of them pass between two interruptions by other programs.
+ROUNDS = Rounds(least=100, most=100, seconds=0.0, visit=0.001)
+PARTS = 5
 IMPORTS = 11
 PROBE = "overhead_probe"
 FRAMEWORKS = ("torch", "jax", "dask", "cupy", "numba")
-IMPORT = f"import sys, orthokern; print(*sorted(set(sys.modules) & set({FRAMEWORKS!r})))"
+# Names are imported on first use, so the first kernel is timed too; it brings NumPy.
+FIRST_KERNEL = f"""
+import sys, time
+start = time.perf_counter()
+import orthokern
+orthokern.polar
+print(time.perf_counter() - start, *sorted(set(sys.modules) & set({FRAMEWORKS!r})))
+"""
 
 Call = Callable[[], Any]
 
 
 class Overhead(NamedTuple):
-    """Microseconds that a call through the op takes longer than the implementation called directly."""
+    """Microseconds that a call through the op takes longer than the implementation called directly.
+
+    ``low`` and ``high`` bound what the parts of the run gave; ``bare`` is the implementation itself.
+    """
 
     what: str
     extra: float
@@ -45,18 +57,16 @@ class Overhead(NamedTuple):
     bare: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.what:52} {self.extra:+7.2f} us (quartiles {self.low:+.2f}..{self.high:+.2f}; "
-            f"the implementation itself {self.bare:.2f} us)"
-        )
+        return f"{self.what:42} {self.extra:+6.2f} us ({self.low:+.2f}..{self.high:+.2f}) on {self.bare:.2f} us"
 
 
 def compare(what: str, through: Call, bare: Call, *, rounds: Rounds = ROUNDS) -> Overhead:
-    """Time both in turns; median and quartiles of the difference within a round."""
-    laps = race({"through": through, "bare": bare}, rounds)
-    pairs = zip(laps["through"].seconds, laps["bare"].seconds, strict=True)
-    low, extra, high = statistics.quantiles([1e6 * (a - b) for a, b in pairs], n=4)
-    return Overhead(what, extra, low, high, 1e6 * statistics.median(laps["bare"].seconds))
+    """Time both in turns; in each part of the run the fastest rounds are compared, as noise only adds."""
+    parts = [race({"through": through, "bare": bare}, rounds) for _ in range(PARTS)]
+    fastest = [(min(part["through"].seconds), min(part["bare"].seconds)) for part in parts]
+    extra = [1e6 * (slow - fast) for slow, fast in fastest]
+    direct = 1e6 * min(fast for _, fast in fastest)
+    return Overhead(what, statistics.median(extra), min(extra), max(extra), direct)
 
 
 def _probe(x: Any, /, *, option: int) -> Any:
@@ -134,15 +144,23 @@ def _through_op(
         )
 
 
-def import_seconds(runs: int = IMPORTS) -> tuple[list[float], str]:
-    """Seconds that ``import orthokern`` takes in fresh interpreters, and the frameworks it loaded."""
-    seconds, loaded = [], ""
-    for _ in range(runs):
-        command = [sys.executable, "-X", "importtime", "-c", IMPORT]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds.append(cumulative(done.stderr))
-        loaded = done.stdout.strip()
-    return seconds, loaded
+def _fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+
+
+def import_seconds(runs: int = IMPORTS) -> list[float]:
+    """Seconds that ``import orthokern`` takes in fresh interpreters, by ``-X importtime``."""
+    return [
+        cumulative(_fresh("-X", "importtime", "-c", "import orthokern").stderr) for _ in range(runs)
+    ]
+
+
+def first_kernel(runs: int = IMPORTS) -> tuple[list[float], set[str]]:
+    """Seconds until ``orthokern.polar`` can be called, and the frameworks that were loaded."""
+    printed = [_fresh("-c", FIRST_KERNEL).stdout.split() for _ in range(runs)]
+    return [float(seconds) for seconds, *_ in printed], {
+        name for _, *names in printed for name in names
+    }
 
 
 def cumulative(log: str) -> float:
@@ -156,6 +174,11 @@ def cumulative(log: str) -> float:
     return int(match.group(1)) / 1e6
 
 
+def _print_seconds(what: str, found: list[float]) -> None:
+    spread = f"{min(found):.3f}..{max(found):.3f}"
+    print(f"{what}: median {statistics.median(found):.3f} s of {len(found)} runs ({spread})")
+
+
 def main() -> int:
     """Print both tables."""
     about = machine()
@@ -166,12 +189,12 @@ def main() -> int:
     with one_thread():
         for line in (*probes(), *declared_ops()):
             print(" ", line)
-    seconds, loaded = import_seconds()
-    spread = f"{min(seconds):.3f}..{max(seconds):.3f}"
+    seconds, loaded = first_kernel()
+    _print_seconds("import orthokern", import_seconds())
+    _print_seconds("import orthokern; orthokern.polar", seconds)
     print(
-        f"import orthokern: median {statistics.median(seconds):.3f} s of {len(seconds)} runs ({spread})"
+        f"frameworks loaded by both: {', '.join(sorted(loaded)) or 'none'} (of {', '.join(FRAMEWORKS)})"
     )
-    print(f"frameworks loaded by the import: {loaded or 'none'}")
     return 0
 
 

@@ -37,6 +37,8 @@ ROUNDS = Rounds(least=5, most=15, seconds=6.0)
 QUICK_ROUNDS = Rounds(least=3, most=3, seconds=0.0)
 # Processor time per wall time from which an entrant is named as one that used a second core.
 SHARE_LIMIT = 1.05
+# Below this an entrant waited for other programs.
+IDLE_LIMIT = 0.95
 
 LEGEND = (
     "ratio: peer time / orthokern time on the same input, median over the rounds, then over the seeds",
@@ -189,14 +191,17 @@ def _circumstances(content: dict[str, Any]) -> list[str]:
 
 
 def _shares(records: Iterable[Record]) -> str:
-    """Whether everybody kept to one core, which processor time tells."""
-    shares = [(share, name, r.name) for r in records for name, share in r.processor_share.items()]
+    """Whether everybody kept to one core and had it to himself, which processor time tells."""
+    shares = [
+        (x, name) for r in records for name, found in r.processor_share.items() for x in found
+    ]
     if not shares:
         return "Nothing was timed"
-    share, entrant, task = max(shares)
-    over = sorted({name for value, name, _ in shares if value > SHARE_LIMIT})
-    text = f"Processor time / wall time: at most {share:.2f} ({entrant}, {task})"
-    return text + (f"; above {SHARE_LIMIT}: {', '.join(over)}" if over else "")
+    low, high = min(shares)[0], max(shares)[0]
+    over = sorted({name for share, name in shares if share > SHARE_LIMIT})
+    text = f"Processor time / wall time of the entrants: {low:.2f} to {high:.2f}"
+    text += f"; above {SHARE_LIMIT}, more than one thread: {', '.join(over)}" if over else ""
+    return text + ("; other programs were running" if low < IDLE_LIMIT else "")
 
 
 def _summary(records: Sequence[Record]) -> list[str]:

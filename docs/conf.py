@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -32,13 +33,24 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "contract",
     "support",
 ]
 exclude_patterns = ["_build", "gallery/*.md", "gallery/*.rst", "gallery/*.py", "sg_execution_times.rst"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# Constants of the code that pages mention, so that they cannot disagree.
+_polar = importlib.import_module("orthokern.spectral.polar")
+_factor = importlib.import_module("orthokern.spectral.factor")
+_coefficients = importlib.import_module("orthokern.spectral.coefficients")
+myst_substitutions = {
+    "default_lower_bound": f"{_polar.DEFAULT_LOWER_BOUND:g}",
+    "unfinished": f"{_polar.UNFINISHED:g}",
+    "most_closing_steps": f"{_factor.MOST_CLOSING_STEPS}",
+    "presets": ", ".join(f'`"{name}"`' for name in _coefficients.PRESETS),
+}
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

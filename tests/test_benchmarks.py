@@ -229,6 +229,12 @@ def test_dispatch_overhead_is_measured(scripts):
     assert (set(overhead.OPS), installed()) == before
 
 
+def test_the_first_kernel_loads_no_framework(scripts):
+    seconds, loaded = scripts("overhead").first_kernel(runs=1)
+    assert seconds[0] > 0
+    assert not loaded
+
+
 def test_import_time_is_read_from_the_log(scripts):
     overhead = scripts("overhead")
     log = "import time:       400 |      90000 | orthokern\nimport time: 1 | 2 | orthokernel\n"

@@ -32,21 +32,21 @@ def _balance(x: Any) -> Any:
 
 @backend.implements("unitary_factor", when=_not_the_svd)
 def _unitary_factor(x: Any, *, completion: str, rcond: float | None = None, method: str = "auto") -> Any:
-    from .polar import unitary_factor
+    from .spectral import unitary_factor
 
     return unitary_factor(x, completion=completion, rcond=rcond)
 
 
 @backend.implements("scheduled_factor", when=_no_gram_form)
 def _scheduled_factor(x: Any, *, schedule: Any) -> Any:
-    from .polar import scheduled_factor
+    from .spectral import scheduled_factor
 
     return scheduled_factor(x, schedule=schedule)
 
 
 @backend.implements("hermitian_factor")
 def _hermitian_factor(u: Any, x: Any) -> Any:
-    from .polar import hermitian_factor
+    from .spectral import hermitian_factor
 
     return hermitian_factor(u, x)
 

@@ -51,3 +51,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, order: str = "C") -> 
     start = -raw.ctypes.data % ALIGNMENT
     found: np.ndarray = np.ndarray(shape, dtype, raw, start, order=order)  # type: ignore[call-overload]
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def probe(n: int, dtype: np.dtype) -> np.ndarray:
+    """A fixed vector without structure: start of power iterations, probe of checks. Treated as read-only."""
+    return np.random.default_rng(1729).standard_normal(n).astype(dtype)

@@ -16,7 +16,7 @@ from orthokern.spectral.coefficients import minimax_polynomial
 from orthokern.spectral.plan import STATS_WIDTH, Stat, StepKind
 
 from . import layout
-from .library import aligned_empty, library
+from .library import aligned_empty, library, probe
 
 # Power steps underestimate: on slowly decaying spectra the largest singular value by more than 3 percent.
 UPPER_MARGIN, LOWER_MARGIN = 1.1, 0.7
@@ -99,25 +99,22 @@ def newton_steps(lower: float, goal: float, prices: Costs) -> int:
     return best
 
 
-@functools.lru_cache(maxsize=64)
-def _start(n: int, dtype: np.dtype) -> np.ndarray:
-    """Fixed start of the power iterations; treated as read-only."""
-    return np.random.default_rng(1729).standard_normal(n).astype(dtype)
-
-
 class Iterate:
-    """The square iterate, Fortran-ordered, with two workspaces; ``scale * x`` is what the formulas mean by X."""
+    """The iterate (m, n), Fortran-ordered, with workspaces; ``scale * x`` is what the formulas mean by X."""
 
     def __init__(self, x: np.ndarray) -> None:
-        self.n = x.shape[0]
+        m, self.n = x.shape
+        square = (self.n, self.n)
         self.f = library(x.dtype)
         self.eps = float(np.finfo(x.dtype).eps)
-        self.x, self.y, self.w = (aligned_empty(x.shape, x.dtype, "F") for _ in range(3))
+        self.x, self.y = (aligned_empty(x.shape, x.dtype, "F") for _ in range(2))
+        self.w = aligned_empty(square, x.dtype, "F")
+        self.p = aligned_empty(square, x.dtype, "F") if m > self.n else self.y
         np.copyto(self.x, x)
         self.real = x.real.dtype.type
         self.order = np.empty(self.n, dtype=np.int64)
         self.scale = 1.0
-        self.start = _start(self.n, x.dtype)
+        self.start = probe(m, x.dtype)
 
     def invert(self) -> bool:
         """``Y`` becomes the inverse of X up to the order of its columns; False at a zero pivot."""
@@ -149,21 +146,27 @@ class Iterate:
         return self.f.rank_k(factor, self.x, trans=self.f.adjoint, c=self.w, beta=0.0, overwrite_c=1)  # type: ignore[no-any-return]
 
     def polynomial(self, coefficients: tuple[float, ...]) -> None:
-        """``X <- X (c0 I + c1 G + c2 G^2)`` with G in W."""
-        p, out = self.w, self.y
+        """``X <- X (c0 I + c1 G + c2 G^2 + ...)`` with G in W."""
+        p = self.w
         c0, c1 = self.real(coefficients[0]), self.real(coefficients[1])
         if len(coefficients) == 2:
             layout.scale_upper(p.T, c1, c0)
         else:
             layout.mirror(self.w.T)
-            p, out = self.f.rank_k(coefficients[2], self.w, c=self.y, beta=0.0, overwrite_c=1), self.w
+            p = self.f.rank_k(coefficients[2], self.w, c=self.p, beta=0.0, overwrite_c=1)
             layout.add_upper(p.T, self.w.T, c1, c0)
+        self.apply(p)
+
+    def apply(self, p: np.ndarray) -> None:
+        """``X <- X P`` with the Hermitian P given by its upper triangle."""
+        in_place_of_gram = p is not self.w and self.p is self.y
+        out = self.w if in_place_of_gram else self.y
         self.f.hermitian_product(self.scale, p, self.x, side=1, c=out, beta=0.0, overwrite_c=1)
-        self.scale = 1.0
-        if out is self.w:
+        if in_place_of_gram:
             self.x, self.w = self.w, self.x
         else:
-            self.x, self.y = self.y, self.x
+            self.x, self.y, self.p = self.y, self.x, self.x if self.p is self.y else self.p
+        self.scale = 1.0
 
     def finish_in_single(self) -> None:
         """``X <- X + X (I - G) / 2``, the small correction in single precision."""
@@ -200,7 +203,7 @@ def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.n
         row[Stat.ITERATIONS] += 1
         row[min(place, STATS_WIDTH - 1)] = StepKind.CUBIC if len(step.coefficients) == 2 else StepKind.QUINTIC
         planned = step.after
-        if step.last:
+        if step.last or planned <= goal:
             break
     row[Stat.RESIDUAL] = max(2 * planned, state.eps)
     return count
@@ -212,12 +215,41 @@ def is_backward_stable(x: np.ndarray, u: np.ndarray) -> bool:
     Steps cannot repair an inverse that elimination spoiled, and orthogonality does not show it.
     """
     n = x.shape[1]
-    v = _start(n, x.dtype)
+    v = probe(n, x.dtype)
     skew = u.conj().T @ (x @ v) - x.conj().T @ (u @ v)
     norm = float(np.linalg.norm(x)) if x.flags.forc else float(np.sqrt(np.sum(np.abs(x) ** 2)))
     allowed = PROBE_SHARE * max(60.0, 20 * n**0.5) * float(np.finfo(x.dtype).eps) * norm
     # ||K v|| of a random v estimates ||K||_F ||v|| / sqrt(n), and the backward error is K / 2.
     return float(np.linalg.norm(skew)) / 2 <= allowed
+
+
+def prepared(x: np.ndarray, cutoff: float) -> tuple[Iterate, float] | None:
+    """The iterate with its inverse and a lower bound of sigma_min / sigma_max; None if that is below ``cutoff``."""
+    state = Iterate(x)
+    if not state.invert():
+        return None
+    low, high = state.bounds()
+    state.scale = 1 / high if high > 0 else 1.0
+    return (state, min(low / high, 1.0)) if low > cutoff * high else None
+
+
+def completed(state: Iterate, lower: float, goal: float | None) -> np.ndarray:
+    """Run a prepared iterate to half-width ``goal`` (None: full accuracy); returns the figures."""
+    goal = 2 * state.eps if goal is None else goal
+    prices = costs(state.n, state.x.dtype)
+    row = np.zeros(STATS_WIDTH, dtype=state.real)
+    row[Stat.LOWER_BOUND] = lower
+    count = newton_steps(float(f"{lower * 0.995:.2e}"), goal, prices)
+    for step in range(count):
+        if step and not state.invert():
+            row[Stat.RESIDUAL] = math.nan
+            return row
+        lower = state.newton(min(lower, 1.0))
+        row[len(Stat) + step] = StepKind.NEWTON
+    row[Stat.ITERATIONS] = count
+    state.scale = 2 / (1 + lower)
+    polish(state, (1 - lower) / (1 + lower), goal, prices, row)
+    return row
 
 
 def square_factor(x: np.ndarray, cutoff: float, goal: float | None = None) -> Factor | None:
@@ -226,31 +258,13 @@ def square_factor(x: np.ndarray, cutoff: float, goal: float | None = None) -> Fa
     None if ``x`` may have singular values up to ``cutoff`` times the largest, or if a check fails.
     About 18 n^3 flops, 3 n^2 entries of workspace.
     """
-    turned = x.flags.c_contiguous
-    # The factor of the transpose is the transpose of the factor: no copy across the grain.
-    found = _factor(x.T if turned else x, cutoff, goal)
-    return Factor(found.u.T, found.stats) if found and turned else found
-
-
-def _factor(x: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
-    state = Iterate(x)
-    if not state.invert():
+    if x.flags.c_contiguous and not x.flags.f_contiguous:
+        # The factor of the transpose is the transpose of the factor: no copy across the grain.
+        found = square_factor(x.T, cutoff, goal)
+        return Factor(found.u.T, found.stats) if found else None
+    start = prepared(x, cutoff)
+    if start is None:
         return None
-    low, high = state.bounds()
-    lower = low / high
-    if not lower > cutoff:
-        return None
-    goal = 2 * state.eps if goal is None else goal
-    prices = costs(state.n, x.dtype)
-    row = np.zeros(STATS_WIDTH, dtype=x.real.dtype)
-    row[Stat.LOWER_BOUND], state.scale = lower, 1 / high
-    count = newton_steps(float(f"{lower * 0.995:.2e}"), goal, prices)
-    for step in range(count):
-        if step and not state.invert():
-            return None
-        lower = state.newton(min(lower, 1.0))
-        row[len(Stat) + step] = StepKind.NEWTON
-    row[Stat.ITERATIONS] = count
-    state.scale = 2 / (1 + lower)
-    polish(state, (1 - lower) / (1 + lower), goal, prices, row)
-    return Factor(state.x, row) if is_backward_stable(x, state.x) else None
+    stats = completed(*start, goal)
+    u = start[0].x
+    return Factor(u, stats) if goal is not None or is_backward_stable(x, u) else None

@@ -69,8 +69,8 @@ def batched_polar(
 
     Notes
     -----
-    flops: about 17 n^3 for each matrix; memory: 4 n^2 registers of 64 bytes. Higham, *Functions of Matrices*
-    (2008), chapter 8; Kenney and Laub (1992) for the scaling.
+    flops: about 17 n^3 for each matrix; memory: 3 n^2 + 8 n registers of 64 bytes. Higham, *Functions of Matrices*
+    (2008), chapter 8.
     """
     source = _checked(x)
     b, n, _ = source.shape

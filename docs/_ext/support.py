@@ -12,7 +12,7 @@ from orthokern._core import random  # noqa: F401 - declares the op random_bits
 from orthokern._core.backends import ARRAY_API, DEFAULT_ORDER, installed, load, priority
 from orthokern._core.dispatch import OPS
 from orthokern._core.registry import Case, Declaration, load_all
-from orthokern.testing import libraries, validation
+from orthokern.testing import libraries, report, validation
 
 PRECISIONS = ("float64", "float32")
 
@@ -127,9 +127,24 @@ class Cases(Directive):
         return [_table(head, body, [20, 18, 22, 16, 20])]
 
 
+class Validated(Directive):
+    """The table of ``orthokern validate`` for one kernel on NumPy arrays, without timings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        selection = validation.Selection(kernels=[self.arguments[0]], libraries=["numpy"])
+        rows = [validation.run(job, repeats=0) for job in validation.jobs(selection)]
+        drop = {"speed-up", "kernel", "library"}
+        kept = [i for i, name in enumerate(report.COLUMNS) if name not in drop]
+        body = [[report.cells(row)[i] for i in kept] for row in report.condensed(rows)]
+        return [_table([report.COLUMNS[i] for i in kept], body, [22, 18, 12, 18, 12, 12, 10])]
+
+
 def setup(app: object) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("support-ops", Ops)
     app.add_directive("support-libraries", Libraries)
     app.add_directive("support-cases", Cases)
+    app.add_directive("validate-table", Validated)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -448,16 +448,13 @@ def _info(request: _Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
         residual = constant(departure(thin, identity_like(adjoint(thin) @ thin)))
     tol = request.tol or 0.0
     enough = 10 * max(n, 1) ** 0.5 * eps(whole) + 2 * tol + tol * tol
-    # The residual may be NaN, which no integer holds.
-    integers = xp.where(xp.isnan(stats), xp.zeros_like(stats), stats)
-    codes = xp.astype(integers, xp.int32)
     return PolarInfo(
-        iterations=codes[..., Stat.ITERATIONS],
+        iterations=xp.astype(stats[..., Stat.ITERATIONS], xp.int32),
         residual=residual,
         converged=(residual <= enough) & finite,
-        extra_steps=codes[..., Stat.EXTRA_STEPS],
+        extra_steps=xp.astype(stats[..., Stat.EXTRA_STEPS], xp.int32),
         lower_bound=stats[..., Stat.LOWER_BOUND],
-        schedule=codes[..., len(Stat) :],
+        schedule=xp.astype(stats[..., len(Stat) :], xp.int32),
         method=xp.asarray(int(Method[request.method.upper()]), dtype=xp.int32, device=device(u)),
     )
 

@@ -47,11 +47,20 @@ def hard_stack(n, dtype, *, deficient=True):
         for sign in (1, -1)
     ]
     i = np.arange(n)
-    members += [np.eye(n), -np.eye(n), np.eye(n)[::-1], orthogonal(rng, n), np.triu(np.ones((n, n)))]
+    members += [
+        np.eye(n),
+        -np.eye(n),
+        np.eye(n)[::-1],
+        orthogonal(rng, n),
+        np.triu(np.ones((n, n))),
+    ]
     members += [np.diag(rng.standard_normal(n)), np.roll(np.eye(n), 1, axis=0)]
     if deficient:
         members += [np.zeros((n, n)), np.ones((n, n)), 1 / (1.0 + i[:, None] + i), np.eye(n, k=1)]
-        members += [np.round(3 * rng.standard_normal((n, r))) @ rng.standard_normal((r, n)) for r in range(n)]
+        members += [
+            np.round(3 * rng.standard_normal((n, r))) @ rng.standard_normal((r, n))
+            for r in range(n)
+        ]
         members += [np.diag(10.0 ** (-8.0 * i)), np.diag(10.0 ** (-30.0 * (i % 10)))]
     return scaled(members, dtype)
 
@@ -87,7 +96,10 @@ def assert_contract(x, u):
 @pytest.mark.parametrize(
     ("matrix", "expected"),
     [
-        ([[1, 2], [3, 4]], [[-0.514495755427527, 0.857492925712544], [0.857492925712544, 0.514495755427527]]),
+        (
+            [[1, 2], [3, 4]],
+            [[-0.514495755427527, 0.857492925712544], [0.857492925712544, 0.514495755427527]],
+        ),
         (
             [[2, -1, 0], [1, 3, 1], [0, 2, 1]],
             [
@@ -120,7 +132,10 @@ def test_contract_on_hard_stacks(n, dtype):
 
 def test_contract_on_ill_conditioned_3_by_3():
     rng = np.random.default_rng(13)
-    members = [orthogonal(rng, 3) * np.array([1, 10 ** -rng.uniform(0, 13), 1e-13]) @ orthogonal(rng, 3) for _ in range(2000)]
+    members = [
+        orthogonal(rng, 3) * np.array([1, 10 ** -rng.uniform(0, 13), 1e-13]) @ orthogonal(rng, 3)
+        for _ in range(2000)
+    ]
     x = scaled(members, np.float64)
     assert_contract(x, factor(x)[0])
 
@@ -136,7 +151,10 @@ def test_near_singular_2_by_2():
 @pytest.mark.parametrize("n", [3, 8, 32])
 def test_float32_beyond_its_condition_is_orthonormal(n):
     rng = np.random.default_rng(n)
-    x = scaled([orthogonal(rng, n) * np.logspace(0, -k, n) @ orthogonal(rng, n) for k in range(8, 30)], np.float32)
+    x = scaled(
+        [orthogonal(rng, n) * np.logspace(0, -k, n) @ orthogonal(rng, n) for k in range(8, 30)],
+        np.float32,
+    )
     u, _ = factor(x)
     assert np.all(errors(x, u)[0] <= 1)
 
@@ -152,7 +170,9 @@ def test_partial_keeps_the_rank(n, dtype):
     expected = np.array([p @ q for p, q in sides])
     np.testing.assert_allclose(u, expected, atol=40 * n * np.finfo(dtype).eps)
     assert np.all(u[0] == 0)
-    np.testing.assert_allclose(np.einsum("bij,bij->b", u, u), ranks, atol=40 * n * np.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        np.einsum("bij,bij->b", u, u), ranks, atol=40 * n * np.finfo(dtype).eps
+    )
 
 
 def test_partial_cuts_at_rcond():
@@ -221,7 +241,10 @@ def test_empty_batch(n):
 @pytest.mark.parametrize("n", [3, 8])
 def test_stats(n):
     rng = np.random.default_rng(n)
-    x = scaled([orthogonal(rng, n) * np.logspace(0, -k, n) @ orthogonal(rng, n) for k in range(10)], np.float64)
+    x = scaled(
+        [orthogonal(rng, n) * np.logspace(0, -k, n) @ orthogonal(rng, n) for k in range(10)],
+        np.float64,
+    )
     _, stats = factor(x)
     iterations = stats[:, 0].astype(int)
     assert np.all(iterations >= 1)

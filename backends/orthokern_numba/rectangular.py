@@ -1,0 +1,117 @@
+"""Polar factor of one tall matrix, by the route that its condition number allows.
+
+Polishing cannot repair a wrong Gram route: an error in ``G^{-1/2}`` that does not commute with G turns into a skew
+error of the factor. Hence the strict limit on its condition number, and the probes of both errors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from . import layout
+from .library import aligned_empty, library, probe
+from .newton import Factor, Iterate, completed, is_backward_stable, prepared, square_factor
+
+# Above this condition number the Gram route loses kappa^2 eps.
+GRAM_CONDITION = 2.5
+# CholeskyQR2 is stable while the first factorization leaves its Q with a condition number near 1.
+CHOLESKY_CONDITION_SQUARED = 1e-2
+ESTIMATE_STEPS = 8
+
+
+def tall_factor(a: np.ndarray, cutoff: float, goal: float | None = None) -> Factor | None:
+    """Unitary polar factor of ``a`` (m, n), m > n; None if it is rank-deficient at ``cutoff`` or a check fails.
+
+    Gram route ``A (R^{-1} polar(R))`` for kappa <= 2.5 (3 m n^2 flops), CholeskyQR2 and ``Q polar(R)`` while
+    kappa^2 eps <= 1e-2 (6 m n^2), Householder QR beyond.
+    """
+    found = _by_cholesky(a, cutoff, goal)
+    return _by_householder(a, cutoff, goal) if found is None else found
+
+
+def _gram(a: np.ndarray) -> np.ndarray:
+    """Upper triangle of ``A^H A``, zeros below; no copy of ``a`` whichever way it lies."""
+    f, n = library(a.dtype), a.shape[1]
+    g = aligned_empty((n, n), a.dtype, "F")
+    g[...] = 0
+    if not a.flags.c_contiguous:
+        return f.rank_k(1.0, a, trans=f.adjoint, c=g, beta=0.0, overwrite_c=1)  # type: ignore[no-any-return]
+    # The transpose of a row-major matrix is column-major: A^T (A^T)^H is the conjugate of A^H A.
+    g = f.rank_k(1.0, a.T, c=g, beta=0.0, overwrite_c=1)
+    return np.conj(g) if a.dtype.kind == "c" else g
+
+
+def _times(a: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``A W`` in the layout of ``a``."""
+    order = "C" if a.flags.c_contiguous else "F"
+    out = aligned_empty((a.shape[0], weights.shape[1]), a.dtype, order)
+    return np.matmul(a, np.asarray(weights, order=order), out=out)  # type: ignore[no-any-return,call-overload]
+
+
+def _cholesky(g: np.ndarray) -> np.ndarray | None:
+    """Upper triangular R with ``R^H R = G``, in place; None if G is not positive definite."""
+    r, info = library(g.dtype).potrf(g, clean=0, overwrite_a=1)
+    return r if info == 0 else None
+
+
+def _condition(state: Iterate) -> float:
+    """Estimate of the condition number of a prepared iterate, a few percent low at most for spectra this narrow."""
+    top = layout.gain(state.x.T, state.start, ESTIMATE_STEPS)
+    return float(top * layout.gain(state.y.T, state.start, ESTIMATE_STEPS))
+
+
+def _by_cholesky(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
+    eps = float(np.finfo(a.dtype).eps)
+    r = _cholesky(_gram(a))
+    start = None if r is None else prepared(r, (eps / CHOLESKY_CONDITION_SQUARED) ** 0.5)
+    if r is None or start is None:
+        return None
+    if _condition(start[0]) <= GRAM_CONDITION:
+        found = _by_gram(a, r, start, goal)
+        if found is not None:
+            return found
+    return _by_two_cholesky(a, r, cutoff, goal)
+
+
+def _by_gram(a: np.ndarray, r: np.ndarray, start: tuple[Iterate, float], goal: float | None) -> Factor | None:
+    """``A W`` with ``W = R^{-1} polar(R)``, which is ``G^{-1/2}``."""
+    stats = completed(*start, goal)
+    weights = library(a.dtype).trsm(1.0, r, start[0].x, overwrite_b=1)
+    u = _times(a, weights)
+    return Factor(u, stats) if goal is not None or _is_right(a, u) else None
+
+
+def _is_right(a: np.ndarray, u: np.ndarray) -> bool:
+    return _is_orthonormal(u) and is_backward_stable(a, u)
+
+
+def _is_orthonormal(u: np.ndarray) -> bool:
+    """Whether a probe, which estimates ``||U^H U - I||_F / sqrt(n)``, stays below the promise with a margin."""
+    n = u.shape[1]
+    v = probe(n, u.dtype)
+    missed = np.linalg.norm(u.conj().T @ (u @ v) - v) / np.linalg.norm(v)
+    return float(missed) <= min(7.5, 2.5 * n**0.5) * float(np.finfo(u.dtype).eps)
+
+
+def _by_two_cholesky(a: np.ndarray, r: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
+    """CholeskyQR2: ``A = Q R2 R1`` with ``Q = A R1^{-1} R2^{-1}``, then ``Q polar(R2 R1)``."""
+    f = library(a.dtype)
+    q = aligned_empty(a.shape, a.dtype, "F")
+    np.copyto(q, a)
+    q = f.trsm(1.0, r, q, side=1, overwrite_b=1)
+    second = _cholesky(_gram(q))
+    if second is None:
+        return None
+    inner = square_factor(f.trmm(1.0, second, r), cutoff, goal)
+    if inner is None:
+        return None
+    weights = f.trsm(1.0, second, inner.u)
+    u = _times(q, weights)
+    return Factor(u, inner.stats) if goal is not None or _is_right(a, u) else None
+
+
+def _by_householder(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
+    q, r = scipy.linalg.qr(a, mode="economic", check_finite=False)
+    inner = square_factor(r, cutoff, goal)
+    return None if inner is None else Factor(q @ inner.u, inner.stats)
