@@ -36,7 +36,13 @@ extensions = [
     "contract",
     "support",
 ]
-exclude_patterns = ["_build", "gallery/*.md", "gallery/*.rst", "gallery/*.py", "sg_execution_times.rst"]
+exclude_patterns = [
+    "_build",
+    "gallery/*.md",
+    "gallery/*.rst",
+    "gallery/*.py",
+    "sg_execution_times.rst",
+]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]

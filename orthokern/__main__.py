@@ -18,34 +18,74 @@ if TYPE_CHECKING:
     from .testing.checking import Outcome
     from .testing.validation import Job, Selection
 
-PACKAGES = ("orthokern", "numpy", "scipy", "array-api-compat", "numba", "torch", "jax", "dask", "array-api-strict", "cupy")
+PACKAGES = (
+    "orthokern",
+    "numpy",
+    "scipy",
+    "array-api-compat",
+    "numba",
+    "torch",
+    "jax",
+    "dask",
+    "array-api-strict",
+    "cupy",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="orthokern", description="Kernels around orthogonality: prove and inspect.")
+    parser = argparse.ArgumentParser(
+        prog="orthokern", description="Kernels around orthogonality: prove and inspect."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    validate = commands.add_parser("validate", help="check every kernel on every backend against NumPy float64")
-    bench = commands.add_parser("bench", help="time the kernels' benchmark cases against the reference bodies")
+    validate = commands.add_parser(
+        "validate", help="check every kernel on every backend against NumPy float64"
+    )
+    bench = commands.add_parser(
+        "bench", help="time the kernels' benchmark cases against the reference bodies"
+    )
     for command in (validate, bench):
         _add_selection(command)
-        command.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or print it")
+        command.add_argument(
+            "--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or print it"
+        )
     validate.add_argument("--html", metavar="FILE", help="write one self-contained page")
     validate.add_argument("--quick", action="store_true", help="NumPy arrays only")
-    validate.add_argument("--all-rows", action="store_true", help="print every row, not the tightest of each case")
+    validate.add_argument(
+        "--all-rows", action="store_true", help="print every row, not the tightest of each case"
+    )
     commands.add_parser("info", help="versions and what this machine has")
-    commands.add_parser("backends", help="which backend implements which op, and why one is not available")
+    commands.add_parser(
+        "backends", help="which backend implements which op, and why one is not available"
+    )
     return parser
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
-    for name, what in (("kernel", "kernel"), ("backend", "backend"), ("library", "array library"), ("dtype", "dtype")):
-        parser.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {what} (repeat)")
-    parser.add_argument("--device", default="cpu", help="device of the arrays, for example cpu or cuda")
+    for name, what in (
+        ("kernel", "kernel"),
+        ("backend", "backend"),
+        ("library", "array library"),
+        ("dtype", "dtype"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help=f"only this {what} (repeat)",
+        )
+    parser.add_argument(
+        "--device", default="cpu", help="device of the arrays, for example cpu or cuda"
+    )
 
 
 def machine() -> dict[str, str]:
     """Processor, Python and the versions of the packages that matter."""
-    found = {"python": platform.python_version(), "processor": _processor(), "cores": str(os.cpu_count())}
+    found = {
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+    }
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
@@ -82,13 +122,20 @@ def _run_jobs(jobs: Sequence[Job], console: Console, repeats: int) -> list[Outco
 
     from .testing.validation import run
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     rows = []
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(jobs))
         for job in jobs:
             where = f"{job.setting.backend} {job.setting.library} {job.setting.dtype}"
-            progress.update(task, description=f"{job.declaration.name} / {job.case.name} on {where}")
+            progress.update(
+                task, description=f"{job.declaration.name} / {job.case.name} on {where}"
+            )
             rows.append(run(job, repeats=repeats))
             progress.advance(task)
     return rows
@@ -161,12 +208,19 @@ def _backends() -> int:
 
     load_all()
     names = installed()
-    table = Table("op", *names, title="op x backend (the reference, array-api, implements every op)", title_justify="left")
+    table = Table(
+        "op",
+        *names,
+        title="op x backend (the reference, array-api, implements every op)",
+        title_justify="left",
+    )
     for op in sorted(OPS):
         table.add_row(op, *("yes" if op in load(name).entries else "-" for name in names))
     table.add_section()
     table.add_row("available", *(load(name).available() or "yes" for name in names))
-    table.add_row("asked by default", *("yes" if name in priority() else "only when named" for name in names))
+    table.add_row(
+        "asked by default", *("yes" if name in priority() else "only when named" for name in names)
+    )
     Console().print(table)
     return 0
 

@@ -17,7 +17,10 @@ def pytest_sessionstart() -> None:
     """Fail at once where a framework that this environment promises is missing: a skip would hide it."""
     absent = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if absent:
-        pytest.exit(f"ORTHOKERN_REQUIRE names {', '.join(absent)}, which cannot be imported here", returncode=3)
+        pytest.exit(
+            f"ORTHOKERN_REQUIRE names {', '.join(absent)}, which cannot be imported here",
+            returncode=3,
+        )
 
 
 @pytest.fixture

@@ -31,7 +31,9 @@ def _balance(x: Any) -> Any:
 
 
 @backend.implements("unitary_factor", when=_not_the_svd)
-def _unitary_factor(x: Any, *, completion: str, rcond: float | None = None, method: str = "auto") -> Any:
+def _unitary_factor(
+    x: Any, *, completion: str, rcond: float | None = None, method: str = "auto"
+) -> Any:
     from .spectral import unitary_factor
 
     return unitary_factor(x, completion=completion, rcond=rcond)

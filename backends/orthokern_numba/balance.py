@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+
 class _Format(NamedTuple):
     """How a real dtype stores numbers: as integers their moduli compare as the numbers do."""
 
@@ -35,7 +36,9 @@ def _largest(bits: np.ndarray, modulus: int) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _scale_rows(rows: np.ndarray, bound: np.ndarray, limit: int, y: np.ndarray, undo: np.ndarray) -> bool:
+def _scale_rows(
+    rows: np.ndarray, bound: np.ndarray, limit: int, y: np.ndarray, undo: np.ndarray
+) -> bool:
     """Scale each row of ``rows`` into ``y``; False if some bound is not finite."""
     clean = True
     for i in range(rows.shape[0]):

@@ -49,7 +49,7 @@ def _gemm(typingctx, address, shape, alpha, a, lda, b, ldb, c, ldc):  # type: ig
         return context.get_dummy_value()
 
     size = types.intp
-    triple = types.UniTuple(size, 3)
+    triple = types.containers.UniTuple(size, 3)
     return types.void(size, triple, c.dtype, a, size, b, size, c, size), codegen
 
 
@@ -94,7 +94,7 @@ def _eliminate(a: np.ndarray, pivots: np.ndarray, start: int, stop: int) -> bool
 
 @numba.njit(cache=True)
 def _carry(
-    gemm: int, a: np.ndarray, pivots: np.ndarray, done: tuple, columns: tuple, work: np.ndarray
+    gemm: int, a: np.ndarray, pivots: np.ndarray, done: Any, columns: Any, work: np.ndarray
 ) -> None:
     """Apply to ``columns`` the elimination that the columns ``done`` hold."""
     n, start, first = a.shape[0], done[0], columns[0]
@@ -282,7 +282,7 @@ def departure(g: np.ndarray, start: np.ndarray, steps: int) -> float:
         norm = np.sqrt(square_sum(v.reshape(1, n)))
         if not norm > 0:
             return 0.0
-    return norm
+    return float(norm)
 
 
 @numba.njit(cache=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy.linalg
 from numba.extending import get_cython_function_address
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
@@ -41,16 +42,30 @@ def library(dtype: np.dtype) -> Library:
     prefix = {"f": "s", "d": "d", "F": "c", "D": "z"}[dtype.char]
     address = get_cython_function_address("scipy.linalg.cython_blas", f"{prefix}gemm")
     single = np.dtype(np.complex64 if is_complex else np.float32)
-    return Library(*blas, potrf, address, 2 if is_complex else 1, single)
+    gemm, trsm, trmm, rank, hermitian = blas
+    turn = 2 if is_complex else 1
+    return Library(gemm, trsm, trmm, rank, hermitian, potrf, address, turn, single)
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, order: str = "C") -> np.ndarray:
+def aligned_empty(
+    shape: tuple[int, ...], dtype: np.dtype, order: Literal["C", "F"] = "C"
+) -> np.ndarray:
     """Uninitialized array whose data begins at a multiple of 64 bytes."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    found: np.ndarray = np.ndarray(shape, dtype, raw, start, order=order)  # type: ignore[call-overload]
-    return found
+    return np.ndarray(shape, dtype, raw, start, order=order)
+
+
+def real_dtype(x: np.ndarray) -> np.dtype:
+    """Dtype of the real parts of ``x``."""
+    return np.dtype(x.dtype.char.lower())
+
+
+def thin_qr(a: np.ndarray, *, overwrite: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """``A = Q R`` with Q (m, n), by Householder reflections."""
+    found: Any = scipy.linalg.qr(a, mode="economic", overwrite_a=overwrite, check_finite=False)
+    return found[0], found[1]
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,11 +12,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+
 from orthokern.spectral.coefficients import minimax_polynomial
 from orthokern.spectral.plan import STATS_WIDTH, Stat, StepKind
 
 from . import layout
-from .library import aligned_empty, library, probe
+from .library import aligned_empty, library, probe, real_dtype
 
 # Power steps underestimate: on slowly decaying spectra the largest singular value by more than 3 percent.
 UPPER_MARGIN, LOWER_MARGIN = 1.1, 0.7
@@ -111,7 +112,7 @@ class Iterate:
         self.w = aligned_empty(square, x.dtype, "F")
         self.p = aligned_empty(square, x.dtype, "F") if m > self.n else self.y
         np.copyto(self.x, x)
-        self.real = x.real.dtype.type
+        self.real = real_dtype(x).type
         self.order = np.empty(self.n, dtype=np.int64)
         self.scale = 1.0
         self.start = probe(m, x.dtype)
@@ -143,7 +144,8 @@ class Iterate:
 
     def gram(self, factor: float) -> np.ndarray:
         """Upper triangle of ``factor X^H X``, in W."""
-        return self.f.rank_k(factor, self.x, trans=self.f.adjoint, c=self.w, beta=0.0, overwrite_c=1)  # type: ignore[no-any-return]
+        self.f.rank_k(factor, self.x, trans=self.f.adjoint, c=self.w, beta=0.0, overwrite_c=1)
+        return self.w
 
     def polynomial(self, coefficients: tuple[float, ...]) -> None:
         """``X <- X (c0 I + c1 G + c2 G^2 + ...)`` with G in W."""
@@ -189,9 +191,9 @@ def _measured_width(defect: float, planned: float) -> float:
     return min(1 - math.sqrt(1 - min(1.5 * defect, 0.99)), max(planned, seen))
 
 
-def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.ndarray) -> int:
-    """Polynomial steps until the half-width is within ``goal``; fills the figures, returns how many ran."""
-    for count in range(1, MOST_POLYNOMIALS + 1):
+def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.ndarray) -> None:
+    """Polynomial steps until the half-width is within ``goal``; fills the figures."""
+    for _ in range(MOST_POLYNOMIALS):
         g = state.gram(state.scale * state.scale)
         width = _measured_width(layout.departure(g.T, state.start, DEFECT_STEPS), planned)
         step = ending(rounded_up(width), goal, prices)
@@ -201,12 +203,13 @@ def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.n
             state.polynomial(step.coefficients)
         place = len(Stat) + int(row[Stat.ITERATIONS])
         row[Stat.ITERATIONS] += 1
-        row[min(place, STATS_WIDTH - 1)] = StepKind.CUBIC if len(step.coefficients) == 2 else StepKind.QUINTIC
+        row[min(place, STATS_WIDTH - 1)] = (
+            StepKind.CUBIC if len(step.coefficients) == 2 else StepKind.QUINTIC
+        )
         planned = step.after
         if step.last or planned <= goal:
             break
     row[Stat.RESIDUAL] = max(2 * planned, state.eps)
-    return count
 
 
 def is_backward_stable(x: np.ndarray, u: np.ndarray) -> bool:
@@ -220,7 +223,7 @@ def is_backward_stable(x: np.ndarray, u: np.ndarray) -> bool:
     norm = float(np.linalg.norm(x)) if x.flags.forc else float(np.sqrt(np.sum(np.abs(x) ** 2)))
     allowed = PROBE_SHARE * max(60.0, 20 * n**0.5) * float(np.finfo(x.dtype).eps) * norm
     # ||K v|| of a random v estimates ||K||_F ||v|| / sqrt(n), and the backward error is K / 2.
-    return float(np.linalg.norm(skew)) / 2 <= allowed
+    return bool(np.linalg.norm(skew) / 2 <= allowed)
 
 
 def prepared(x: np.ndarray, cutoff: float) -> tuple[Iterate, float] | None:

@@ -9,7 +9,9 @@ _ROUNDS = 10
 
 
 @numba.njit(cache=True)
-def _philox(index: np.ndarray, k0: int, k1: int, group: int, stream: int, words: np.ndarray) -> None:
+def _philox(
+    index: np.ndarray, k0: int, k1: int, group: int, stream: int, words: np.ndarray
+) -> None:
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
     m0, m1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

@@ -7,10 +7,9 @@ error of the factor. Hence the strict limit on its condition number, and the pro
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 
 from . import layout
-from .library import aligned_empty, library, probe
+from .library import aligned_empty, library, probe, thin_qr
 from .newton import Factor, Iterate, completed, is_backward_stable, prepared, square_factor
 
 # Above this condition number the Gram route loses kappa^2 eps.
@@ -36,17 +35,19 @@ def _gram(a: np.ndarray) -> np.ndarray:
     g = aligned_empty((n, n), a.dtype, "F")
     g[...] = 0
     if not a.flags.c_contiguous:
-        return f.rank_k(1.0, a, trans=f.adjoint, c=g, beta=0.0, overwrite_c=1)  # type: ignore[no-any-return]
+        f.rank_k(1.0, a, trans=f.adjoint, c=g, beta=0.0, overwrite_c=1)
+        return g
     # The transpose of a row-major matrix is column-major: A^T (A^T)^H is the conjugate of A^H A.
-    g = f.rank_k(1.0, a.T, c=g, beta=0.0, overwrite_c=1)
+    f.rank_k(1.0, a.T, c=g, beta=0.0, overwrite_c=1)
     return np.conj(g) if a.dtype.kind == "c" else g
 
 
 def _times(a: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """``A W`` in the layout of ``a``."""
-    order = "C" if a.flags.c_contiguous else "F"
-    out = aligned_empty((a.shape[0], weights.shape[1]), a.dtype, order)
-    return np.matmul(a, np.asarray(weights, order=order), out=out)  # type: ignore[no-any-return,call-overload]
+    shape = a.shape[0], weights.shape[1]
+    if a.flags.c_contiguous:
+        return np.matmul(a, np.ascontiguousarray(weights), out=aligned_empty(shape, a.dtype, "C"))
+    return np.matmul(a, weights, out=aligned_empty(shape, a.dtype, "F"))
 
 
 def _cholesky(g: np.ndarray) -> np.ndarray | None:
@@ -74,7 +75,9 @@ def _by_cholesky(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | N
     return _by_two_cholesky(a, r, cutoff, goal)
 
 
-def _by_gram(a: np.ndarray, r: np.ndarray, start: tuple[Iterate, float], goal: float | None) -> Factor | None:
+def _by_gram(
+    a: np.ndarray, r: np.ndarray, start: tuple[Iterate, float], goal: float | None
+) -> Factor | None:
     """``A W`` with ``W = R^{-1} polar(R)``, which is ``G^{-1/2}``."""
     stats = completed(*start, goal)
     weights = library(a.dtype).trsm(1.0, r, start[0].x, overwrite_b=1)
@@ -91,10 +94,12 @@ def _is_orthonormal(u: np.ndarray) -> bool:
     n = u.shape[1]
     v = probe(n, u.dtype)
     missed = np.linalg.norm(u.conj().T @ (u @ v) - v) / np.linalg.norm(v)
-    return float(missed) <= min(7.5, 2.5 * n**0.5) * float(np.finfo(u.dtype).eps)
+    return bool(missed <= min(7.5, 2.5 * n**0.5) * np.finfo(u.dtype).eps)
 
 
-def _by_two_cholesky(a: np.ndarray, r: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
+def _by_two_cholesky(
+    a: np.ndarray, r: np.ndarray, cutoff: float, goal: float | None
+) -> Factor | None:
     """CholeskyQR2: ``A = Q R2 R1`` with ``Q = A R1^{-1} R2^{-1}``, then ``Q polar(R2 R1)``."""
     f = library(a.dtype)
     q = aligned_empty(a.shape, a.dtype, "F")
@@ -112,6 +117,6 @@ def _by_two_cholesky(a: np.ndarray, r: np.ndarray, cutoff: float, goal: float | 
 
 
 def _by_householder(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
-    q, r = scipy.linalg.qr(a, mode="economic", check_finite=False)
+    q, r = thin_qr(a)
     inner = square_factor(r, cutoff, goal)
     return None if inner is None else Factor(q @ inner.u, inner.stats)

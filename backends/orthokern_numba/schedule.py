@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
+
 from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
 
 from . import layout
+from .library import thin_qr
 from .newton import DEFECT_STEPS, UPPER_MARGIN, UPPER_STEPS, Factor, Iterate
 
 CLOSING_QUINTIC = (15 / 8, -10 / 8, 3 / 8)
@@ -22,7 +23,7 @@ def execute(a: np.ndarray, schedule: Schedule) -> Factor:
     """Apply the steps of ``schedule`` to ``a`` (m, n), m >= n, then close it if it asks for that."""
     newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
     if newton and a.shape[0] > a.shape[1]:
-        q, r = scipy.linalg.qr(a, mode="economic", check_finite=False)
+        q, r = thin_qr(a)
         inner = execute(r, schedule)
         return Factor(q @ inner.u, inner.stats)
     if a.flags.c_contiguous and a.shape[0] == a.shape[1] > 1:
@@ -47,7 +48,7 @@ def _figures(state: Iterate, steps: tuple[Step, ...], extra: int, residual: floa
     codes = [*(step.kind for step in steps), *[StepKind.QUINTIC] * extra][: STATS_WIDTH - len(Stat)]
     stats[len(Stat) : len(Stat) + len(codes)] = codes
     stats[Stat.ITERATIONS], stats[Stat.EXTRA_STEPS] = len(steps) + extra, extra
-    stats[Stat.RESIDUAL] = max(residual, state.eps) if residual == residual else residual
+    stats[Stat.RESIDUAL] = residual if math.isnan(residual) else max(residual, state.eps)
     return stats
 
 
@@ -110,7 +111,7 @@ def _solve_stacked(state: Iterate, c: float, weight: float) -> None:
     stacked = np.zeros((m + state.n, state.n), dtype=state.x.dtype, order="F")
     np.multiply(state.x, state.real(root * state.scale), out=stacked[:m])
     np.fill_diagonal(stacked[m:], 1)
-    q = scipy.linalg.qr(stacked, mode="economic", overwrite_a=True, check_finite=False)[0]
+    q = thin_qr(stacked, overwrite=True)[0]
     np.matmul(q[:m], q[m:].conj().T, out=state.y)
     state.y *= state.real(weight / (root * state.scale))
 
@@ -179,12 +180,15 @@ def _close(state: Iterate, schedule: Schedule) -> tuple[int, float]:
     if schedule.completion == "partial":
         g = _full_gram(state)
         return 0, float(np.linalg.norm(state.x @ g - state.x))
-    found = math.inf
+    found, extra = math.inf, 0
     for extra in range(MOST_CLOSING_STEPS + 1):
         g = state.gram(1.0)
         found = UPPER_MARGIN * layout.departure(g.T, state.start, DEFECT_STEPS)
         # |s^2 - 1| <= d puts s within 1 - sqrt(1 - d) of 1.
-        if 1 - math.sqrt(max(1 - found, 0.0)) <= schedule.closing_tol or extra == MOST_CLOSING_STEPS:
+        if (
+            1 - math.sqrt(max(1 - found, 0.0)) <= schedule.closing_tol
+            or extra == MOST_CLOSING_STEPS
+        ):
             break
         state.polynomial(CLOSING_QUINTIC)
     return extra, found

@@ -7,6 +7,7 @@ gets the same bits whatever its neighbours are.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -783,12 +784,12 @@ def _jacobi(
         size += _dot(w[i], w[i])
     floor = max((eps if complete else min(eps, cut)) * np.sqrt(size), _TINY)
     for _ in range(_MAX_SWEEPS):
-        if _jacobi_sweep(w, v, floor * floor, _ANGLE * np.sqrt(n)) == 0:
+        if _jacobi_sweep(w, v, floor * floor, _ANGLE * math.sqrt(n)) == 0:
             break
     for i in range(n):
         sigma[i] = np.sqrt(_dot(w[i], w[i]))
     sigma[n], sigma[n + 1] = sigma[:n].max(), sigma[:n].min()
-    _normalize(w, sigma[:n], floor, cut * sigma[n], complete)
+    _normalize(w, sigma[:n], floor, float(cut * sigma[n]), complete)
     _accumulate(w, v, u)
     return u, _close(u)
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
+
 from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, StepKind
 
 from . import layout
-from .library import aligned_empty, probe
+from .library import aligned_empty, probe, real_dtype
 from .newton import Factor, square_factor
 from .rectangular import tall_factor
 from .schedule import execute
@@ -25,7 +26,9 @@ BLOCK_ROWS = 1024
 HERMITIAN_TO_ROUNDING = 8.0
 
 
-def unitary_factor(x: np.ndarray, *, completion: str, rcond: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def unitary_factor(
+    x: np.ndarray, *, completion: str, rcond: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Unitary polar factor of each matrix to full accuracy.
 
     Parameters
@@ -90,7 +93,7 @@ def _each(x: np.ndarray, factor: Callable[[np.ndarray], Factor]) -> tuple[np.nda
         found = factor(x)
         return found.u, found.stats
     u = aligned_empty(x.shape, x.dtype)
-    stats = np.zeros((*x.shape[:-2], STATS_WIDTH), dtype=x.real.dtype)
+    stats = np.zeros((*x.shape[:-2], STATS_WIDTH), dtype=real_dtype(x))
     for index in np.ndindex(*x.shape[:-2]) if x.size else ():
         u[index], stats[index] = factor(x[index])
     return u, stats
@@ -125,7 +128,7 @@ def _to_tolerance(a: np.ndarray, schedule: Schedule) -> Factor:
 
 def _column(a: np.ndarray, completion: str) -> Factor:
     """``x / ||x||``; of a zero column the first unit vector, or zero."""
-    stats = np.zeros(STATS_WIDTH, dtype=a.real.dtype)
+    stats = np.zeros(STATS_WIDTH, dtype=real_dtype(a))
     stats[Stat.RESIDUAL], stats[Stat.LOWER_BOUND] = np.finfo(a.dtype).eps, 1
     norm = np.linalg.norm(a)
     u = aligned_empty(a.shape, a.dtype)
@@ -157,7 +160,11 @@ def _by_svd(a: np.ndarray, completion: str, rcond: float) -> Factor:
     closed *= -0.5
     closed += 1.5 * u
     stats = np.zeros(STATS_WIDTH, dtype=s.dtype)
-    stats[Stat.ITERATIONS], stats[Stat.RESIDUAL], stats[len(Stat)] = 1, np.finfo(a.dtype).eps, StepKind.CUBIC
+    stats[Stat.ITERATIONS], stats[Stat.RESIDUAL], stats[len(Stat)] = (
+        1,
+        np.finfo(a.dtype).eps,
+        StepKind.CUBIC,
+    )
     stats[Stat.LOWER_BOUND] = s[-1] / s[0] if s[0] > 0 else 0.0
     return Factor(closed, stats)
 
@@ -184,7 +191,7 @@ def _hermitian(u: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:
 
 
 def _lower_product(uh: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:
-    """Lower triangle of ``U^H X`` (and some of the upper): strips of columns, over blocks of rows that stay in cache."""
+    """Lower triangle of ``U^H X`` and some of the upper: strips, over blocks of rows that fit a cache."""
     m, n = x.shape
     width = STRIP_WIDTH if n < 4 * LEAF else 2 * STRIP_WIDTH
     for i in range(0, m, BLOCK_ROWS):

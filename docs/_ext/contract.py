@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import orthokern
 import scipy.linalg
 from docutils import nodes
 from docutils.parsers.rst import Directive
-from orthokern.spectral.cases import graded
 from support import _table
+
+import orthokern
+from orthokern.spectral.cases import graded
 
 SIZE = 200
 CONDITIONS = (1e1, 1e4, 1e8, 1e12)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import Directive
+
 from orthokern._core import random  # noqa: F401 - declares the op random_bits
 from orthokern._core.backends import ARRAY_API, DEFAULT_ORDER, installed, load, priority
 from orthokern._core.dispatch import OPS
@@ -72,10 +73,35 @@ class Ops(Directive):
             + ["yes" if op in load(name).entries else "" for name in names]
             for op in sorted(OPS)
         ]
-        served = {name: ", ".join(f"{lib} on {dev}" for lib, dev in sorted(load(name).serves)) for name in names}
-        body.append(["accepts", "", "any array", "", *(f"{served[name]}, and views of it" for name in names)])
-        body.append(["asked by default", "", "last", "", *("yes" if n in priority() else "no" for n in names)])
-        head = ["op", "what it computes", ARRAY_API, "tangent rule", *(f"``{name}``" for name in names)]
+        served = {
+            name: ", ".join(f"{lib} on {dev}" for lib, dev in sorted(load(name).serves))
+            for name in names
+        }
+        body.append(
+            [
+                "accepts",
+                "",
+                "any array",
+                "",
+                *(f"{served[name]}, and views of it" for name in names),
+            ]
+        )
+        body.append(
+            [
+                "asked by default",
+                "",
+                "last",
+                "",
+                *("yes" if n in priority() else "no" for n in names),
+            ]
+        )
+        head = [
+            "op",
+            "what it computes",
+            ARRAY_API,
+            "tangent rule",
+            *(f"``{name}``" for name in names),
+        ]
         return [_table(head, body, [18, 44, 10, 10] + [14] * len(names))]
 
 
@@ -89,16 +115,31 @@ class Libraries(Directive):
         for declaration in load_all().values():
             cells = [self._cell(declaration, library, backends) for library in names]
             real = sum(case.real for case in declaration.cases)
-            dtypes = ", ".join(PRECISIONS) + (", complex128, complex64" if _is_complex(declaration) else "")
-            body.append([f"``{declaration.name}``", f"{len(declaration.cases)} ({real} real)", dtypes, *cells])
-        return [_table(["kernel or op", "cases", "dtypes", *names], body, [18, 12, 16] + [11] * len(names))]
+            dtypes = ", ".join(PRECISIONS) + (
+                ", complex128, complex64" if _is_complex(declaration) else ""
+            )
+            body.append(
+                [
+                    f"``{declaration.name}``",
+                    f"{len(declaration.cases)} ({real} real)",
+                    dtypes,
+                    *cells,
+                ]
+            )
+        return [
+            _table(
+                ["kernel or op", "cases", "dtypes", *names], body, [18, 12, 16] + [11] * len(names)
+            )
+        ]
 
     def _cell(self, declaration: Declaration, library: str, backends: list[str]) -> str:
         """Number of cases on the reference and on each backend, by the rule that ``validate`` uses."""
         found = []
         for backend in (ARRAY_API, *backends):
             count = sum(
-                validation._wanted(validation.Selection(), declaration, case, library, "float64", backend)
+                validation._wanted(
+                    validation.Selection(), declaration, case, library, "float64", backend
+                )
                 for case in declaration.cases
             )
             served = backend == ARRAY_API or library != "cupy"
@@ -117,9 +158,15 @@ class Cases(Directive):
         body = []
         for case in declaration.cases:
             array = _examples(case)[0]
-            shape = " x ".join(map(str, array.shape)) + (", complex" if np.iscomplexobj(array) else "")
+            shape = " x ".join(map(str, array.shape)) + (
+                ", complex" if np.iscomplexobj(array) else ""
+            )
             options = ", ".join(f"``{key}={value!r}``" for key, value in case.options.items())
-            marks = [word for word, on in (("real data", case.real), ("timed by bench", case.bench)) if on]
+            marks = [
+                word
+                for word, on in (("real data", case.real), ("timed by bench", case.bench))
+                if on
+            ]
             marks += [] if case.layout == "contiguous" else [case.layout]
             distance = "" if case.forward is None else f"{case.forward:g} eps"
             body.append([case.name, shape, options, distance, ", ".join(marks)])

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 Rule = Callable[..., Any]
 
 
+# torch says only in private what a tensor is; pyright does not know the module.
+_is_wrapped: Callable[[Any], bool] = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined,unused-ignore] # pyright: ignore[reportAttributeAccessIssue]
+
+
 def is_traced(x: Any) -> bool:
     """Whether ``x`` is abstract: seen by torch.compile, or wrapped by a torch.func transform."""
     if torch.compiler.is_compiling():
         return True
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+    return _is_wrapped(x)
 
 
 def is_plain(x: Any) -> bool:
@@ -34,13 +38,16 @@ def host_view(x: Any) -> Any:
     return x.detach().resolve_conj().resolve_neg().numpy()
 
 
-def _wants_derivative(arrays: tuple[Any, ...]) -> bool:
+def wants_derivative(arrays: tuple[Any, ...]) -> bool:
+    """Whether a derivative of a result of ``arrays`` may be asked for, in any mode."""
     if torch.is_grad_enabled() and any(a.requires_grad for a in arrays):
         return True
     forward = torch.autograd.forward_ad
-    if forward._current_level >= 0 and any(forward.unpack_dual(a).tangent is not None for a in arrays):
+    if forward._current_level >= 0 and any(
+        forward.unpack_dual(a).tangent is not None for a in arrays
+    ):
         return True
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(a) for a in arrays)
+    return any(_is_wrapped(a) for a in arrays)
 
 
 def call(op: Op, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
@@ -49,10 +56,12 @@ def call(op: Op, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
         if op.jvp is None or not any(a.requires_grad for a in arrays):
             return op.body(*arrays, **static)
         return Compiled.apply(op.body, op.jvp, static, *arrays)
-    if not _wants_derivative(arrays):
+    if not wants_derivative(arrays):
         return op.run(arrays, static)
     if op.jvp is None:
-        return op.run_body(arrays, static, "the arrays carry derivatives and this op has no derivative rule")
+        return op.run_body(
+            arrays, static, "the arrays carry derivatives and this op has no derivative rule"
+        )
     from .dispatch import current_choice
 
     return Eager.apply(op, current_choice(), static, *arrays)
@@ -62,9 +71,11 @@ def _tuple(out: Any) -> tuple[Any, ...]:
     return out if isinstance(out, tuple) else (out,)
 
 
-def _transposed(rule: Rule, arrays: tuple[Any, ...], out: Any, static: dict[str, Any], cotangents: Any) -> Any:
+def _transposed(
+    rule: Rule, arrays: tuple[Any, ...], out: Any, static: dict[str, Any], cotangents: Any
+) -> Any:
     zeros = [torch.zeros_like(a) for a in arrays]
-    _, transpose = torch.func.vjp(lambda *tangents: rule(arrays, tangents, out, **static), *zeros)
+    transpose = torch.func.vjp(lambda *tangents: rule(arrays, tangents, out, **static), *zeros)[1]
     return transpose(cotangents)
 
 
@@ -75,7 +86,12 @@ class Compiled(torch.autograd.Function):
     def forward(ctx: Any, body: Rule, rule: Rule, static: dict[str, Any], *arrays: Any) -> Any:
         """Body."""
         out = body(*arrays, **static)
-        ctx.rule, ctx.static, ctx.count, ctx.single = rule, static, len(arrays), not isinstance(out, tuple)
+        ctx.rule, ctx.static, ctx.count, ctx.single = (
+            rule,
+            static,
+            len(arrays),
+            not isinstance(out, tuple),
+        )
         ctx.save_for_backward(*arrays, *_tuple(out))
         return out
 
@@ -123,11 +139,16 @@ class Eager(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Any) -> Any:
         """The rule itself."""
         arrays, out = _saved(ctx)
-        known = [torch.zeros_like(a) if t is None else t for a, t in zip(arrays, tangents[3:], strict=True)]
+        known = [
+            torch.zeros_like(a) if t is None else t
+            for a, t in zip(arrays, tangents[3:], strict=True)
+        ]
         return ctx.op.jvp(arrays, tuple(known), out, **ctx.static)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, op: Op, choice: Any, static: dict[str, Any], *arrays: Any) -> Any:
+    def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
+        info: Any, in_dims: Any, op: Op, choice: Any, static: dict[str, Any], *arrays: Any
+    ) -> Any:
         """Ops take leading batch dimensions, so mapping is moving the mapped one to the front."""
         batched = [
             a.expand(info.batch_size, *a.shape) if dim is None else a.movedim(dim, 0)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .dtypes import is_low_precision
 from .namespace import is_traced, library
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ def _jax_function(op: Op, static: tuple[tuple[str, Any], ...]) -> Callable[..., 
 
     function.defjvp(tangent)
     return function  # type: ignore[no-any-return]
+
+
+def is_plain(x: Any) -> bool:
+    """Whether ``x`` is concrete and nobody asks for derivatives of what is computed from it."""
+    name = library(x)
+    if name == "torch":
+        from . import _torch
+
+        return _torch.is_plain(x) and not _torch.wants_derivative((x,)) and not is_low_precision(x)
+    return not is_traced(x) and not is_low_precision(x)
 
 
 def constant(x: Any) -> Any:

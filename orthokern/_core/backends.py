@@ -126,7 +126,9 @@ def load(name: str) -> Backend:
         message = f"backend {name!r} ({target}) could not be loaded: {reason}; reinstall it or name another"
         raise BackendError(message) from reason
     if not isinstance(backend, Backend):
-        message = f"expected {target} to be an orthokern.backend.Backend, got {type(backend).__name__}"
+        message = (
+            f"expected {target} to be an orthokern.backend.Backend, got {type(backend).__name__}"
+        )
         raise BackendError(message)
     return backend
 
@@ -136,5 +138,9 @@ def priority() -> tuple[str, ...]:
     """Backends asked when the caller names none, in order; the environment variable replaces the default."""
     text = os.environ.get(ENVIRONMENT)
     if text is not None:
-        return tuple(name for name in (part.strip() for part in text.split(",")) if name and name != ARRAY_API)
+        return tuple(
+            name
+            for name in (part.strip() for part in text.split(","))
+            if name and name != ARRAY_API
+        )
     return tuple(name for name in DEFAULT_ORDER if name in installed())

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from .dtypes import EPS, LOW_PRECISION, dtype_name
-from .errors import ArrayTypeError, DTypeError, OptionError, ShapeError, UnsupportedError, ValuesError
+from .errors import (
+    ArrayTypeError,
+    DTypeError,
+    OptionError,
+    ShapeError,
+    UnsupportedError,
+    ValuesError,
+)
 from .namespace import compiling, is_array, is_traced, library, namespace
 
 
@@ -59,7 +66,9 @@ def matrix(x: Any, *, kernel: str, name: str = "x", low_precision: bool = True) 
 def choice(value: Any, allowed: Sequence[str], *, kernel: str, name: str) -> Any:
     """One of a few names."""
     if value not in allowed:
-        message = f"{kernel}: expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}"
+        message = (
+            f"{kernel}: expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}"
+        )
         raise OptionError(message)
     return value
 

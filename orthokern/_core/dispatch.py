@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import numpy as np
+
 from . import autodiff, views
 from .backends import ARRAY_API, Entry, load, priority
+from .dtypes import dtype_name
 from .errors import BackendError
-from .namespace import compiling, device_kind, is_traced, is_viewable, library
+from .namespace import compiling, device_kind, is_array, is_traced, is_viewable, library
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,12 +49,17 @@ class Report(list[Decision]):
     def __str__(self) -> str:
         if not self:
             return "no op ran (a cached jit call or torch.compile records nothing)"
-        return "op | backend | library/device/dtype/shape | why others did not run\n" + "\n".join(map(str, self))
+        return "op | backend | library/device/dtype/shape | why others did not run\n" + "\n".join(
+            map(str, self)
+        )
 
 
 class _Context(NamedTuple):
+    """``caller`` is the library whose arrays a kernel sees as NumPy views."""
+
     choice: str | None
     report: Report | None
+    caller: str | None = None
 
 
 _context: ContextVar[_Context] = ContextVar("orthokern", default=_Context(None, None))
@@ -120,8 +128,8 @@ def _static_refusal(name: str, op: str, kind: tuple[str, str], viewable: bool) -
     """What can be said of a backend before the arguments are seen."""
     try:
         backend = load(name)
-    except BackendError as reason:
-        return str(reason)
+    except BackendError as failure:
+        return str(failure)
     entry = backend.entries.get(op)
     if entry is None:
         return "does not implement this op"
@@ -161,7 +169,9 @@ class Op:
         context = _context.get()
         lead = arrays[0]
         if is_traced(lead):
-            return self.run_body(arrays, static, "abstract arrays (jit, vmap, an autodiff transform)")
+            return self.run_body(
+                arrays, static, "abstract arrays (jit, vmap, an autodiff transform)"
+            )
         key = (context.choice, type(lead), getattr(lead, "device", None))
         route = self._routes.get(key)
         if route is None:
@@ -170,7 +180,9 @@ class Op:
             return self.body(*arrays, **static)
         return self._execute(route, context, arrays, static)
 
-    def _execute(self, route: _Route, context: _Context, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
+    def _execute(
+        self, route: _Route, context: _Context, arrays: tuple[Any, ...], static: dict[str, Any]
+    ) -> Any:
         refused: dict[str, str] = {}
         for name, entry, bridged in route.candidates:
             reason = entry.when(*arrays, **static) if entry.when is not None else None
@@ -214,11 +226,18 @@ class Op:
             self._fail(choice, refused[choice])
         return _Route(candidates, refused, reference_only=not candidates)
 
-    def _record(self, context: _Context, name: str, arrays: tuple[Any, ...], refused: dict[str, str]) -> None:
+    def _record(
+        self, context: _Context, name: str, arrays: tuple[Any, ...], refused: dict[str, str]
+    ) -> None:
         if context.report is None:
             return
         lead = arrays[0]
-        where = (library(lead), device_kind(lead), str(lead.dtype), tuple(lead.shape))
+        where = (
+            context.caller or library(lead),
+            device_kind(lead),
+            dtype_name(lead),
+            tuple(lead.shape),
+        )
         context.report.append(Decision(self.name, name, *where, refused))
 
 
@@ -231,25 +250,67 @@ def op(*, jvp: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]
     return lambda body: Op(body, jvp)
 
 
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Mark a public kernel: its ``backend=`` keyword holds for every op and kernel that it calls."""
+def kernel(*, ops: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a public kernel: its ``backend=`` keyword holds for every op and kernel that it calls.
 
-    @functools.wraps(function)
-    def public(*args: P.args, **kwargs: P.kwargs) -> R:
-        choice = kwargs.get("backend")
-        if choice is None:
-            return function(*args, **kwargs)
-        if compiling():
-            _refuse_compiled(str(choice))
-            return function(*args, **kwargs)
-        with use_backend(str(choice)):
-            return function(*args, **kwargs)
+    ``ops`` names the ops that it runs on its first argument. Where one backend for NumPy arrays has them all, a
+    concrete array of another library in host memory is viewed once, for the whole kernel, and not at each op.
+    """
 
-    return public
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def public(*args: P.args, **kwargs: P.kwargs) -> R:
+            choice = kwargs.get("backend")
+            if compiling():
+                _refuse_compiled(choice)
+                return function(*args, **kwargs)
+            if choice is None:
+                return _call(function, ops, args, kwargs)
+            with use_backend(str(choice)):
+                return _call(function, ops, args, kwargs)
+
+        return public
+
+    return mark
 
 
-def _refuse_compiled(choice: str) -> None:
-    if choice != ARRAY_API:
+def _call(
+    function: Callable[..., R], ops: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> R:
+    context = _context.get()
+    x = args[0] if args else None
+    if not ops or type(x) is np.ndarray or not is_array(x) or not autodiff.is_plain(x):
+        return function(*args, **kwargs)
+    if not _runs_at_home(context.choice, ops, type(x), library(x), x):
+        return function(*args, **kwargs)
+    with _entered(context._replace(caller=library(x))):
+        result = function(views.host_view(x), *args[1:], **kwargs)
+    return views.returned(result, x)  # type: ignore[no-any-return]
+
+
+_homes: dict[tuple[Any, ...], bool] = {}
+
+
+def _runs_at_home(choice: str | None, ops: tuple[str, ...], kind: type, name: str, x: Any) -> bool:
+    """Whether the first backend that can serve ``x`` has all ``ops`` and is written for NumPy arrays."""
+    key = (choice, ops, kind, getattr(x, "device", None))
+    if key not in _homes:
+        _homes[key] = _finds_home(choice, ops, name, x)
+    return _homes[key]
+
+
+def _finds_home(choice: str | None, ops: tuple[str, ...], name: str, x: Any) -> bool:
+    if choice == ARRAY_API or name == "numpy" or device_kind(x) != "cpu" or not is_viewable(x):
+        return False
+    for candidate in priority() if choice is None else (choice,):
+        answers = [_static_refusal(candidate, op, (name, "cpu"), viewable=True) for op in ops]
+        if any(isinstance(answer, _Candidate) for answer in answers):
+            return all(isinstance(answer, _Candidate) and answer.bridged for answer in answers)
+    return False
+
+
+def _refuse_compiled(choice: Any) -> None:
+    if choice not in (None, ARRAY_API):
         message = (
             f"backend {choice!r} cannot run inside torch.compile, which traces the array-API body; "
             "drop backend= there, or call the kernel outside the compiled function"

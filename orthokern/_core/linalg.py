@@ -47,7 +47,7 @@ def thin_svd(x: Any) -> tuple[Any, Any, Any]:
             )
             raise UnsupportedError(message)
         x = x.rechunk({-1: -1})
-    return tuple(xp.linalg.svd(x, full_matrices=False))  # type: ignore[return-value]
+    return tuple(xp.linalg.svd(x, full_matrices=False))
 
 
 def frobenius(x: Any) -> Any:
@@ -58,5 +58,3 @@ def frobenius(x: Any) -> Any:
 def departure(x: Any, target: Any) -> Any:
     """``||x^H x - target||_F`` of each matrix, shape (...)."""
     return frobenius(gram(x) - target)[..., 0, 0]
-
-

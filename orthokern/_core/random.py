@@ -62,7 +62,12 @@ def random_bits(index: Any, /, *, seed: int, stream: int, group: int = 0) -> Any
     xp = namespace(index)
     if _wide(xp):
         low = xp.astype(index, xp.int64)
-        counter = [low & MASK, (low >> 32) & MASK, xp.full_like(low, group), xp.full_like(low, stream)]
+        counter = [
+            low & MASK,
+            (low >> 32) & MASK,
+            xp.full_like(low, group),
+            xp.full_like(low, stream),
+        ]
         return xp.stack(_rounds(counter, seed, _product_wide, int), axis=-1)
     low = xp.astype(index, xp.uint32)
     counter = [low, xp.zeros_like(low), xp.full_like(low, group), xp.full_like(low, stream)]

@@ -90,7 +90,9 @@ def declare(
     name = str(getattr(function, "__name__", function))
     names = [case.name for case in cases]
     if len(set(names)) != len(names) or name in DECLARATIONS:
-        message = f"{name}: a kernel is declared once, with cases of distinct names; got {sorted(names)}"
+        message = (
+            f"{name}: a kernel is declared once, with cases of distinct names; got {sorted(names)}"
+        )
         raise ValueError(message)
     DECLARATIONS[name] = Declaration(name, function, tuple(cases), residuals, flops, outputs)
 

@@ -24,5 +24,7 @@ def warn_unconverged(kernel: str, converged: Any, finite: Any, residual: Any, *,
     xp = namespace(converged)
     if not bool(xp.all(converged | ~finite)):
         worst = float(xp.max(xp.where(finite, residual, xp.zeros_like(residual))))
-        message = f"{kernel}: the accuracy asked for was not reached (worst residual {worst:.1e}); {hint}"
+        message = (
+            f"{kernel}: the accuracy asked for was not reached (worst residual {worst:.1e}); {hint}"
+        )
         warnings.warn(message, ConvergenceWarning, stacklevel=4)

@@ -11,17 +11,21 @@ class Array(Protocol):
     @property
     def shape(self) -> Any:
         """Sizes of the dimensions."""
+        ...
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
+        ...
 
     @property
     def dtype(self) -> Any:
         """Type of the entries."""
+        ...
 
     def __matmul__(self, other: Any, /) -> Any:
         """Matrix product over the last two dimensions."""
+        ...
 
 
 ArrayT = TypeVar("ArrayT", bound=Array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,17 @@ def with_spectrum(
 
     def unitary(size: int) -> np.ndarray:
         z = g.standard_normal((size, k))
-        return np.linalg.qr(z + 1j * g.standard_normal((size, k)) if dtype is np.complex128 else z)[0]
+        return np.linalg.qr(z + 1j * g.standard_normal((size, k)) if dtype is np.complex128 else z)[
+            0
+        ]
 
-    return (unitary(m) * spectrum) @ unitary(n).conj().T
+    product: np.ndarray = (unitary(m) * spectrum) @ unitary(n).conj().T
+    return product
 
 
-def graded(g: np.random.Generator, m: int, n: int, kappa: float, *, dtype: type = np.float64) -> np.ndarray:
+def graded(
+    g: np.random.Generator, m: int, n: int, kappa: float, *, dtype: type = np.float64
+) -> np.ndarray:
     """Singular values spaced evenly on a log scale from 1 to 1/kappa."""
     return with_spectrum(g, m, n, np.logspace(0, -np.log10(kappa), min(m, n)), dtype=dtype)
 
@@ -44,11 +50,13 @@ def _batch(g: np.random.Generator, count: int, m: int, n: int) -> np.ndarray:
 
 
 def _adjoint(x: np.ndarray) -> np.ndarray:
-    return np.conj(np.swapaxes(x, -1, -2))
+    turned: np.ndarray = np.conj(np.swapaxes(x, -1, -2))
+    return turned
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(x, axis=(-2, -1))
+    norms: np.ndarray = np.linalg.norm(x, axis=(-2, -1))
+    return norms
 
 
 def _orthogonality(u: np.ndarray, eps: float) -> Residual:
@@ -80,26 +88,34 @@ def _hermitian(h: np.ndarray, eps: float) -> dict[str, Residual]:
     }
 
 
-def _polar_residuals(arrays: Arrays, out: Any, options: Mapping[str, Any], eps: float) -> dict[str, Residual]:
+def _polar_residuals(
+    arrays: Arrays, out: Any, options: Mapping[str, Any], eps: float
+) -> dict[str, Residual]:
     (x,), (u, h) = arrays, out[:2]
     side = options.get("side", "right")
     tolerance = options.get("tol")
     found = {"orthogonality": _orthogonality(u, eps)}
     if tolerance is not None:
         count = min(x.shape[-2:])
-        return {"orthogonality": found["orthogonality"]._replace(limit=3 * tolerance * count**0.5 / eps)}
+        return {
+            "orthogonality": found["orthogonality"]._replace(limit=3 * tolerance * count**0.5 / eps)
+        }
     if h.size:
         found["backward"] = _backward(x, u, h, side, eps)
     return found | _hermitian(h, eps)
 
 
-def _factor_residuals(arrays: Arrays, out: Any, options: Mapping[str, Any], eps: float) -> dict[str, Residual]:
+def _factor_residuals(
+    arrays: Arrays, out: Any, options: Mapping[str, Any], eps: float
+) -> dict[str, Residual]:
     (x,), u = arrays, out[0]
     h = (_adjoint(u) @ x + _adjoint(x) @ u) / 2
     return {"orthogonality": _orthogonality(u, eps), "backward": _backward(x, u, h, "right", eps)}
 
 
-def _hermitian_residuals(arrays: Arrays, h: Any, options: Mapping[str, Any], eps: float) -> dict[str, Residual]:
+def _hermitian_residuals(
+    arrays: Arrays, h: Any, options: Mapping[str, Any], eps: float
+) -> dict[str, Residual]:
     u, x = arrays
     exact = (_adjoint(u) @ x + _adjoint(x) @ u) / 2
     error = float((_norm(h - exact) / _norm(x)).max(initial=0.0))
@@ -108,7 +124,9 @@ def _hermitian_residuals(arrays: Arrays, h: Any, options: Mapping[str, Any], eps
     }
 
 
-def _polynomial_residuals(arrays: Arrays, u: Any, options: Mapping[str, Any], eps: float) -> dict[str, Residual]:
+def _polynomial_residuals(
+    arrays: Arrays, u: Any, options: Mapping[str, Any], eps: float
+) -> dict[str, Residual]:
     """Distance to the same polynomial applied to the singular values."""
     (x,) = arrays
     p, s, qh = np.linalg.svd(x, full_matrices=False)
@@ -119,11 +137,17 @@ def _polynomial_residuals(arrays: Arrays, u: Any, options: Mapping[str, Any], ep
     return {"polynomial": Residual(float((_norm(u - exact) / _norm(exact)).max()) / eps, 2000.0)}
 
 
-def _partial_residuals(arrays: Arrays, u: Any, options: Mapping[str, Any], eps: float) -> dict[str, Residual]:
+def _partial_residuals(
+    arrays: Arrays, u: Any, options: Mapping[str, Any], eps: float
+) -> dict[str, Residual]:
     """A partial isometry: U U^H U = U; and the alignment with x is its nuclear norm."""
     (x,) = arrays
     tolerance = options.get("tol")
-    limit = 10.0 * min(x.shape[-2:]) ** 0.5 if tolerance is None else 3 * tolerance * min(x.shape[-2:]) ** 0.5 / eps
+    limit = (
+        10.0 * min(x.shape[-2:]) ** 0.5
+        if tolerance is None
+        else 3 * tolerance * min(x.shape[-2:]) ** 0.5 / eps
+    )
     isometry = float(_norm(u @ _adjoint(u) @ u - u).max())
     return {"isometry": Residual(isometry / eps, max(limit, 60.0))}
 
@@ -132,10 +156,18 @@ def _polar_flops(arrays: Arrays, options: Mapping[str, Any]) -> float:
     (x,) = arrays[:1]
     m, n = max(x.shape[-2:]), min(x.shape[-2:])
     members = float(np.prod(x.shape[:-2], dtype=float))
-    return members * (22.0 * n**3 if m == n else 5.0 * m * n**2 + 22.0 * n**3)
+    each = 22.0 * n**3 if m == n else 5.0 * m * n**2 + 22.0 * n**3
+    return members * float(each)
 
 
-def _matrix(make: Callable[[np.random.Generator], np.ndarray]) -> Callable[[np.random.Generator], Arrays]:
+def _unrelated(g: np.random.Generator, m: int, n: int) -> Arrays:
+    """Orthonormal columns, and a matrix that has nothing to do with them."""
+    return np.linalg.qr(g.standard_normal((m, n)))[0], graded(g, m, n, 10)
+
+
+def _matrix(
+    make: Callable[[np.random.Generator], np.ndarray],
+) -> Callable[[np.random.Generator], Arrays]:
     return lambda g: (make(g),)
 
 
@@ -169,11 +201,24 @@ declare(
         Case("tall batch", _matrix(lambda g: _batch(g, 5, 40, 9).reshape(5, 1, 40, 9))),
         Case("small batch", _matrix(lambda g: _batch(g, 50, 3, 3))),
         Case("graded", _matrix(lambda g: graded(g, 64, 64, 1e3))),
-        Case("repeated", _matrix(lambda g: with_spectrum(g, 30, 30, np.repeat([2.0, 1.0], 15))), forward=FORWARD),
-        Case("complex", _matrix(lambda g: graded(g, 26, 17, 10, dtype=np.complex128)), forward=FORWARD),
+        Case(
+            "repeated",
+            _matrix(lambda g: with_spectrum(g, 30, 30, np.repeat([2.0, 1.0], 15))),
+            forward=FORWARD,
+        ),
+        Case(
+            "complex",
+            _matrix(lambda g: graded(g, 26, 17, 10, dtype=np.complex128)),
+            forward=FORWARD,
+        ),
         Case("gaussian", _matrix(lambda g: g.standard_normal((128, 128))), bench=True),
         Case("gaussian tall", _matrix(lambda g: g.standard_normal((1024, 128))), bench=True),
-        Case("many 3x3", _matrix(lambda g: g.standard_normal((1000, 3, 3))), {"compute_h": False}, bench=True),
+        Case(
+            "many 3x3",
+            _matrix(lambda g: g.standard_normal((1000, 3, 3))),
+            {"compute_h": False},
+            bench=True,
+        ),
         Case("digits", _real("digits", "images"), real=True),
         Case("patches", _real("patches", "patches"), real=True),
         Case("gradients", _real("gradients", *GRADIENTS), real=True),
@@ -186,7 +231,9 @@ declare(
     flops=_polar_flops,
     cases=[
         Case("full rank", _matrix(lambda g: graded(g, 48, 30, 10)), forward=FORWARD),
-        Case("rank deficient", _matrix(lambda g: with_spectrum(g, 40, 24, np.repeat([1.0, 0.5], 6)))),
+        Case(
+            "rank deficient", _matrix(lambda g: with_spectrum(g, 40, 24, np.repeat([1.0, 0.5], 6)))
+        ),
         Case("zero", _matrix(lambda g: np.zeros((6, 4)))),
         Case("gradients", _real("gradients", *GRADIENTS), real=True),
         Case("last gradient", _real("gradients", "layer3_late"), real=True),
@@ -210,8 +257,13 @@ declare(
     residuals=_factor_residuals,
     flops=_polar_flops,
     cases=[
-        Case(f"{layout} {m}x{n}", _matrix(lambda g, m=m, n=n: graded(g, m, n, 10) * 0.9), {"completion": "unitary"},
-             forward=FORWARD, layout=layout)
+        Case(
+            f"{layout} {m}x{n}",
+            _matrix(partial(graded, m=m, n=n, kappa=10)),
+            {"completion": "unitary"},
+            forward=FORWARD,
+            layout=layout,
+        )
         for layout in ("transposed", "strided", "reversed", "read-only")
         for m, n in ((45, 45), (71, 20), (5, 5))
     ],
@@ -222,8 +274,11 @@ declare(
     residuals=_hermitian_residuals,
     flops=lambda arrays, options: 2.0 * arrays[1].shape[-2] * arrays[1].shape[-1] ** 2,
     cases=[
-        Case(f"{layout} {m}x{n}", lambda g, m=m, n=n: (np.linalg.qr(g.standard_normal((m, n)))[0], graded(g, m, n, 10)),
-             layout=layout)
+        Case(
+            f"{layout} {m}x{n}",
+            partial(_unrelated, m=m, n=n),
+            layout=layout,
+        )
         for layout in ("contiguous", "transposed", "strided", "read-only")
         for m, n in ((33, 33), (70, 19))
     ],

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 Polynomial = tuple[float, ...]
 
 # Taylor coefficients at 1: what a minimax polynomial becomes on a vanishing interval.
-TAYLOR: dict[int, Polynomial] = {3: (1.5, -0.5), 5: (15 / 8, -10 / 8, 3 / 8), 7: (35 / 16, -35 / 16, 21 / 16, -5 / 16)}
+TAYLOR: dict[int, Polynomial] = {
+    3: (1.5, -0.5),
+    5: (15 / 8, -10 / 8, 3 / 8),
+    7: (35 / 16, -35 / 16, 21 / 16, -5 / 16),
+}
 PRESETS: dict[str, tuple[Polynomial, ...]] = {
     "jordan": ((3.4445, -4.7750, 2.0315),) * 5,
     "you": (
@@ -59,7 +63,9 @@ def _solve(rows: list[list[float]]) -> list[float]:
 
 def _equioscillating(points: Sequence[float], terms: int) -> tuple[Polynomial, float]:
     """The odd polynomial with errors +E, -E, +E, ... from 1 at ``points``, and E."""
-    rows = [[x ** (2 * i + 1) for i in range(terms)] + [(-1.0) ** k, 1.0] for k, x in enumerate(points)]
+    rows = [
+        [x ** (2 * i + 1) for i in range(terms)] + [(-1.0) ** k, 1.0] for k, x in enumerate(points)
+    ]
     *polynomial, error = _solve(rows)
     return tuple(polynomial), error
 
@@ -112,12 +118,12 @@ def minimax_polynomial(low: float, high: float, degree: int = 5) -> Polynomial:
     # Degree 5 starts as its authors do, which reproduces their published digits.
     if degree == 5:
         inner = [(3 * low + high) / 4, (low + 3 * high) / 4]
-    previous = math.inf
+    polynomial, error = _equioscillating([low, *inner, high], terms)
     for _ in range(_MOST_EXCHANGES):
+        previous, inner = error, _extrema(polynomial, low, high)
         polynomial, error = _equioscillating([low, *inner, high], terms)
         if abs(error - previous) <= 1e-15:
             break
-        previous, inner = error, _extrema(polynomial, low, high)
     return polynomial
 
 
@@ -198,7 +204,10 @@ def preset_or_sequence(
 
 def _named(name: str) -> tuple[Polynomial, ...]:
     if name not in PRESETS:
-        message = f"expected coefficients to be one of {', '.join(map(repr, PRESETS))} or a sequence of (a, b, c), got {name!r}"
+        names = ", ".join(map(repr, PRESETS))
+        message = (
+            f"expected coefficients to be one of {names} or a sequence of (a, b, c), got {name!r}"
+        )
         raise ValueError(message)
     return PRESETS[name]
 

@@ -13,7 +13,15 @@ from typing import Any
 from .._core.autodiff import constant
 from .._core.dispatch import op
 from .._core.dtypes import eps
-from .._core.linalg import adjoint, departure, frobenius, gram, hermitian_part, identity_like, thin_svd
+from .._core.linalg import (
+    adjoint,
+    departure,
+    frobenius,
+    gram,
+    hermitian_part,
+    identity_like,
+    thin_svd,
+)
 from .._core.loop import iterate
 from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.scaling import largest_entry
@@ -33,7 +41,14 @@ def _stats(x: Any, residual: Any, extra: float, steps: tuple[Step, ...]) -> Any:
     xp = namespace(x)
     codes = [float(int(step.kind)) for step in steps[: STATS_WIDTH - FIGURES]]
     # In the order of plan.Stat, the residual's place left open.
-    row = [len(steps) + extra, 0.0, extra, 0.0, *codes, *[0.0] * (STATS_WIDTH - FIGURES - len(codes))]
+    row = [
+        len(steps) + extra,
+        0.0,
+        extra,
+        0.0,
+        *codes,
+        *[0.0] * (STATS_WIDTH - FIGURES - len(codes)),
+    ]
     residual = constant(residual)[..., None]
     fixed = xp.asarray(row, dtype=residual.dtype, device=device(residual))
     open_place = [column == int(Stat.RESIDUAL) for column in range(STATS_WIDTH)]
@@ -57,7 +72,9 @@ def _lyapunov_inverse(h: Any, cutoff: float) -> tuple[Callable[[Any], Any], Any]
     return lambda k: q @ ((qh @ k @ q) * weights) @ qh, (q * inverse[..., None, :]) @ qh
 
 
-def _unitary_tangent(arrays: Any, tangents: Any, out: Any, *, completion: str, rcond: float | None, method: str) -> Any:
+def _unitary_tangent(
+    arrays: Any, tangents: Any, out: Any, *, completion: str, rcond: float | None, method: str
+) -> Any:
     """``dU = U Y + (dX - U U^H dX) H^{-1}`` with ``H Y + Y H = U^H dX - dX^H U``.
 
     The eigendecomposition is held constant and the solution refined twice with plain products, which makes
@@ -83,7 +100,9 @@ def _unitary_tangent(arrays: Any, tangents: Any, out: Any, *, completion: str, r
 
 
 @op(jvp=_unitary_tangent)
-def unitary_factor(x: Any, /, *, completion: str, rcond: float | None = None, method: str = "auto") -> Any:
+def unitary_factor(
+    x: Any, /, *, completion: str, rcond: float | None = None, method: str = "auto"
+) -> Any:
     """Unitary polar factor of tall ``x`` to full accuracy; returns ``(u, stats)``.
 
     Singular value decomposition closed by one cubic step, which removes its own loss of orthogonality.
@@ -245,7 +264,10 @@ def _closed(x: Any, tolerance: float) -> tuple[Any, Any, Any]:
         return y, departure(y, eye)
 
     state, extra = iterate(
-        step, (x, departure(x, eye)), done=lambda state: xp.all(state[1] <= enough), max_steps=MOST_CLOSING_STEPS
+        step,
+        (x, departure(x, eye)),
+        done=lambda state: xp.all(state[1] <= enough),
+        max_steps=MOST_CLOSING_STEPS,
     )
     return state[0], state[1], float(extra)
 

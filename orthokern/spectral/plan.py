@@ -82,10 +82,30 @@ ALL_KINDS = (StepKind.NEWTON, StepKind.HALLEY, StepKind.CUBIC, StepKind.QUINTIC)
 # Time of a step in products of two n x n matrices of the same dtype, on one core; below a few hundred rows the
 # factorizations run far from the speed of products.
 COSTS: dict[str, Costs] = {
-    "numba": {StepKind.NEWTON: 1.6, StepKind.HALLEY: 2.35, StepKind.CUBIC: 1.55, StepKind.QUINTIC: 2.1},
-    "numba-256": {StepKind.NEWTON: 2.2, StepKind.HALLEY: 2.6, StepKind.CUBIC: 1.65, StepKind.QUINTIC: 2.35},
-    "numba-128": {StepKind.NEWTON: 4.0, StepKind.HALLEY: 4.0, StepKind.CUBIC: 1.6, StepKind.QUINTIC: 2.3},
-    "products": {StepKind.NEWTON: 6.0, StepKind.HALLEY: 4.0, StepKind.CUBIC: 2.0, StepKind.QUINTIC: 3.0},
+    "numba": {
+        StepKind.NEWTON: 1.6,
+        StepKind.HALLEY: 2.35,
+        StepKind.CUBIC: 1.55,
+        StepKind.QUINTIC: 2.1,
+    },
+    "numba-256": {
+        StepKind.NEWTON: 2.2,
+        StepKind.HALLEY: 2.6,
+        StepKind.CUBIC: 1.65,
+        StepKind.QUINTIC: 2.35,
+    },
+    "numba-128": {
+        StepKind.NEWTON: 4.0,
+        StepKind.HALLEY: 4.0,
+        StepKind.CUBIC: 1.6,
+        StepKind.QUINTIC: 2.3,
+    },
+    "products": {
+        StepKind.NEWTON: 6.0,
+        StepKind.HALLEY: 4.0,
+        StepKind.CUBIC: 2.0,
+        StepKind.QUINTIC: 3.0,
+    },
 }
 # Near convergence the closed forms cancel; Taylor coefficients are exact to rounding there.
 _NEAR = 1e-5
@@ -280,7 +300,9 @@ def plan_polar(
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(lower: float, tol: float, costs: str, allowed: tuple[StepKind, ...], c_max: float) -> tuple[Step, ...]:
+def _plan(
+    lower: float, tol: float, costs: str, allowed: tuple[StepKind, ...], c_max: float
+) -> tuple[Step, ...]:
     priced = tuple((kind, COSTS[costs][kind]) for kind in allowed)
     anywhere = StepKind.NEWTON not in allowed
     first = _first_steps(tol, priced, c_max, anywhere)

@@ -16,11 +16,11 @@ from .._core.dispatch import kernel
 from .._core.dtypes import compute_precision, eps
 from .._core.errors import OptionError
 from .._core.linalg import adjoint, departure, identity_like
-from .._core.namespace import device, device_kind, is_traced, namespace
+from .._core.namespace import device, device_kind, namespace
 from .._core.results import mask_members, warn_unconverged
 from .._core.scaling import balance
 from .._core.typing import ArrayT
-from .coefficients import polar_express_coefficients, preset_or_sequence
+from .coefficients import evaluate, polar_express_coefficients, preset_or_sequence
 from .factor import hermitian_factor, scheduled_factor, unitary_factor
 from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind, plan_polar
 
@@ -33,6 +33,9 @@ UNFINISHED = 1e-6
 # Smallest relative singular value that a plan of limited accuracy takes care of unless told otherwise.
 DEFAULT_LOWER_BOUND = 1e-3
 MOST_STEPS = 60
+
+# What the kernels below run.
+OPS = ("balance", "unitary_factor", "scheduled_factor", "hermitian_factor")
 
 Coefficients = str | Sequence[Sequence[float]]
 
@@ -96,7 +99,7 @@ class _Request(NamedTuple):
     rcond: float | None
 
 
-@kernel
+@kernel(ops=OPS)
 def polar(
     x: ArrayT,
     /,
@@ -188,7 +191,7 @@ def polar(
     return PolarResult(*_factorize(x, request, side if compute_h else None))
 
 
-@kernel
+@kernel(ops=OPS)
 def orthogonalize(
     x: ArrayT,
     /,
@@ -230,14 +233,16 @@ def orthogonalize(
     """
     check.matrix(x, kernel="orthogonalize")
     check.flag(check_finite, kernel="orthogonalize", name="check_finite")
-    request = _request("orthogonalize", method, tol, lower_bound, steps, coefficients, completion, rcond)
+    request = _request(
+        "orthogonalize", method, tol, lower_bound, steps, coefficients, completion, rcond
+    )
     if check_finite:
         check.finite_values(x, kernel="orthogonalize")
     u: ArrayT = _unitary(x, request)[0]
     return u
 
 
-@kernel
+@kernel(ops=OPS)
 def newton_schulz(
     x: ArrayT,
     /,
@@ -281,9 +286,16 @@ def newton_schulz(
     [[1.0, 0.0], [0.0, 1.0]]
     """
     check.matrix(x, kernel="newton_schulz")
-    check.choice(normalization, ("frobenius", "schatten4", "spectral"), kernel="newton_schulz", name="normalization")
+    check.choice(
+        normalization,
+        ("frobenius", "schatten4", "spectral"),
+        kernel="newton_schulz",
+        name="normalization",
+    )
     count = check.count(steps, kernel="newton_schulz", name="steps")
-    schedule = Schedule(normalization, _polynomial_steps(preset_or_sequence(coefficients, count)), None, 0.0)
+    schedule = Schedule(
+        normalization, _polynomial_steps(preset_or_sequence(coefficients, count)), None, 0.0
+    )
     u: ArrayT = _on_tall(x, lambda y: scheduled_factor(y, schedule=schedule))[0]
     return u
 
@@ -311,7 +323,9 @@ def _request(
     return _Request(name, method, tol, lower_bound, steps, coefficients, completion, rcond)
 
 
-def _refuse_unused(name: str, method: str, tol: float | None, coefficients: Coefficients | None) -> None:
+def _refuse_unused(
+    name: str, method: str, tol: float | None, coefficients: Coefficients | None
+) -> None:
     allowed = POLYNOMIAL if coefficients is None else POLYNOMIAL - {"polar_express"}
     if method not in allowed:
         given = "steps" if coefficients is None else "coefficients"
@@ -350,7 +364,10 @@ def _unitary(x: Any, request: _Request) -> tuple[Any, Any, Any, Any]:
         return _on_tall(x, lambda y: scheduled_factor(y, schedule=schedule))
     mode = "svd" if request.method == "svd" else "auto"
     return _on_tall(
-        x, lambda y: unitary_factor(y, completion=request.completion, rcond=request.rcond, method=mode)
+        x,
+        lambda y: unitary_factor(
+            y, completion=request.completion, rcond=request.rcond, method=mode
+        ),
     )
 
 
@@ -363,7 +380,12 @@ def _on_tall(x: Any, factor: Any) -> tuple[Any, Any, Any, Any]:
     y, undo = balance(compute_precision(x))
     u, stats = factor(adjoint(y) if wide else y)
     u = adjoint(u) if wide else u
-    return xp.astype(mask_members(u, xp.isfinite(undo)), x.dtype, copy=False), constant(stats), y, undo
+    return (
+        xp.astype(mask_members(u, xp.isfinite(undo)), x.dtype, copy=False),
+        constant(stats),
+        y,
+        undo,
+    )
 
 
 def _empty(x: Any) -> tuple[Any, Any, Any, Any]:
@@ -371,7 +393,12 @@ def _empty(x: Any) -> tuple[Any, Any, Any, Any]:
     y = compute_precision(x)
     real = xp.real(y) if xp.isdtype(y.dtype, "complex floating") else y
     batch, like = x.shape[:-2], {"dtype": real.dtype, "device": device(x)}
-    return xp.zeros_like(x), xp.zeros((*batch, STATS_WIDTH), **like), y, xp.ones((*batch, 1, 1), **like)
+    return (
+        xp.zeros_like(x),
+        xp.zeros((*batch, STATS_WIDTH), **like),
+        y,
+        xp.ones((*batch, 1, 1), **like),
+    )
 
 
 def _accuracy(request: _Request, x: Any) -> float:
@@ -382,9 +409,13 @@ def _schedule(request: _Request, x: Any, n: int) -> Schedule | None:
     """The static schedule that the options select, or None for a factorization to full accuracy."""
     method, tol = request.method, _accuracy(request, x)
     finished = tol < UNFINISHED
-    if method == "svd" or (method == "auto" and finished and request.lower_bound is None and _measures(x)):
+    if method == "svd" or (
+        method == "auto" and finished and request.lower_bound is None and _measures(x)
+    ):
         return None
-    lower = request.lower_bound or (2 * eps(compute_precision(x)) if finished else DEFAULT_LOWER_BOUND)
+    lower = request.lower_bound or (
+        2 * eps(compute_precision(x)) if finished else DEFAULT_LOWER_BOUND
+    )
     exact = _exact(request)
     closing = 0.0 if exact else tol
     restarts = None
@@ -394,7 +425,9 @@ def _schedule(request: _Request, x: Any, n: int) -> Schedule | None:
     else:
         steps = _planned(method, lower, tol)
     normalization = "frobenius" if method == "newton_schulz" and exact else "spectral"
-    return Schedule(normalization, steps, restarts, closing, request.completion, any_route=method == "auto")
+    return Schedule(
+        normalization, steps, restarts, closing, request.completion, any_route=method == "auto"
+    )
 
 
 def _measures(x: Any) -> bool:
@@ -412,13 +445,19 @@ def _planned(method: str, lower: float, tol: float) -> tuple[Step, ...]:
 
 def _polynomial_steps(coefficients: Sequence[Sequence[float]]) -> tuple[Step, ...]:
     kinds = {2: StepKind.CUBIC, 3: StepKind.QUINTIC}
-    return tuple(Step(kinds.get(len(c), StepKind.QUINTIC), tuple(map(float, c))) for c in coefficients)
+    return tuple(
+        Step(kinds.get(len(c), StepKind.QUINTIC), tuple(map(float, c))) for c in coefficients
+    )
 
 
 def _polynomial_schedule(request: _Request, lower: float, tol: float) -> tuple[Step, ...]:
     """Polynomial steps: as many as were asked for, or as many as bring [lower, 1] within ``tol`` of 1."""
-    if request.coefficients is not None or (request.method == "newton_schulz" and request.steps is not None):
-        return _polynomial_steps(preset_or_sequence(request.coefficients or "classic", request.steps))
+    if request.coefficients is not None or (
+        request.method == "newton_schulz" and request.steps is not None
+    ):
+        return _polynomial_steps(
+            preset_or_sequence(request.coefficients or "classic", request.steps)
+        )
     if request.steps is not None:
         return _polynomial_steps(polar_express_coefficients(lower, request.steps))
     if request.method == "newton_schulz":
@@ -428,13 +467,14 @@ def _polynomial_schedule(request: _Request, lower: float, tol: float) -> tuple[S
 
 def _enough(make: Any, lower: float, tol: float) -> tuple[Step, ...]:
     """The fewest steps of the family ``make(count)`` that reach ``tol``, by simulation on [lower, 1]."""
+    steps: tuple[Step, ...] = ()
     for count in range(1, MOST_STEPS):
         steps = _polynomial_steps(make(count))
         low = lower
         for step in steps:
-            low = sum(c * low ** (2 * i + 1) for i, c in enumerate(step.coefficients))
+            low = evaluate(step.coefficients, low)
         if abs(1 - low) <= tol:
-            return steps
+            break
     return steps
 
 

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from .libraries import to_library, to_numpy
     from .validation import Selection, validate
 
-__all__ = ["ConformanceTests", "Outcome", "Selection", "Setting", "check", "to_library", "to_numpy", "validate"]
+__all__ = [
+    "ConformanceTests",
+    "Outcome",
+    "Selection",
+    "Setting",
+    "check",
+    "to_library",
+    "to_numpy",
+    "validate",
+]
 
 _HOME_OF = {
     "ConformanceTests": "conformance",

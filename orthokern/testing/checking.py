@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 import zlib
 from collections.abc import Callable
@@ -51,7 +52,11 @@ class Outcome(NamedTuple):
 
 def _strain(figure: Residual) -> float:
     if not figure.value <= figure.limit:
-        return float("inf") if np.isnan(figure.value) or figure.limit == 0 else figure.value / figure.limit
+        return (
+            float("inf")
+            if np.isnan(figure.value) or figure.limit == 0
+            else figure.value / figure.limit
+        )
     return figure.value / figure.limit if figure.limit else 0.0
 
 
@@ -79,7 +84,8 @@ def _fields(result: Any) -> tuple[Any, ...]:
     """The arrays of a result: the fields of a NamedTuple but the diagnostics, or the one array."""
     if not isinstance(result, tuple):
         return (result,)
-    kept = [getattr(result, name) for name in result._fields if name != "info"] if hasattr(result, "_fields") else result
+    names = getattr(result, "_fields", None)
+    kept = result if names is None else [getattr(result, n) for n in names if n != "info"]
     return tuple(kept)
 
 
@@ -88,13 +94,16 @@ def _read(result: Any) -> Any:
     return parts if isinstance(result, tuple) else parts[0]
 
 
-def _distance(declaration: Declaration, out: Any, reference: Any, limit: float, eps: float) -> Residual:
+def _distance(
+    declaration: Declaration, out: Any, reference: Any, limit: float, eps: float
+) -> Residual:
     pairs = [(_fields(out)[i], _fields(reference)[i]) for i in declaration.outputs]
-    worst = max(
-        (float(np.linalg.norm(np.ravel(a - b)) / max(np.linalg.norm(np.ravel(b)), 1e-300)) for a, b in pairs if b.size),
-        default=0.0,
-    )
+    worst = max((_relative(a, b) for a, b in pairs if b.size), default=0.0)
     return Residual(worst / eps, limit)
+
+
+def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(np.ravel(a - b))) / max(float(np.linalg.norm(np.ravel(b))), 1e-300)
 
 
 def _timed(call: Callable[[], Any], repeats: int) -> float:
@@ -111,22 +120,35 @@ def _wait(result: Any) -> None:
         if hasattr(part, "block_until_ready"):
             part.block_until_ready()
         elif hasattr(part, "is_cuda") and part.is_cuda:
-            libraries.importlib.import_module("torch").cuda.synchronize()
+            importlib.import_module("torch").cuda.synchronize()
 
 
 def check(declaration: Declaration, case: Case, setting: Setting, *, repeats: int = 0) -> Outcome:
     """Run ``case`` in ``setting`` and judge it; ``repeats > 0`` also times it against the reference body."""
     inputs = example(declaration, case, setting.dtype)
     given = tuple(
-        libraries.to_library(a, setting.library, device=setting.device, layout=case.layout) for a in inputs
+        libraries.to_library(a, setting.library, device=setting.device, layout=case.layout)
+        for a in inputs
     )
 
     def call() -> Any:
         return declaration.function(*given, **case.options)
 
     row = Outcome(
-        declaration.name, case.name, case.real, setting.backend or "auto", {}, setting.library, setting.device,
-        setting.dtype, {}, None, None, None, "pass", "",
+        declaration.name,
+        case.name,
+        case.real,
+        setting.backend or "auto",
+        {},
+        setting.library,
+        setting.device,
+        setting.dtype,
+        {},
+        None,
+        None,
+        None,
+        "pass",
+        "",
     )
     try:
         with use_backend(setting.backend), explain() as report:
@@ -140,7 +162,9 @@ def check(declaration: Declaration, case: Case, setting: Setting, *, repeats: in
     return _with_times(row, call, setting, repeats) if repeats else row
 
 
-def _judged(row: Outcome, declaration: Declaration, case: Case, inputs: tuple[np.ndarray, ...], out: Any) -> Outcome:
+def _judged(
+    row: Outcome, declaration: Declaration, case: Case, inputs: tuple[np.ndarray, ...], out: Any
+) -> Outcome:
     eps = EPS[row.dtype]
     wide = tuple(_wide(a) for a in inputs)
     residuals = declaration.residuals(wide, out, case.options, eps)
@@ -150,7 +174,11 @@ def _judged(row: Outcome, declaration: Declaration, case: Case, inputs: tuple[np
             reference = _read(declaration.function(*wide, **case.options))
         forward = _distance(declaration, out, reference, case.forward, eps)
     row = row._replace(residuals=residuals, forward=forward)
-    bad = [(n, r) for n, r in (*residuals.items(), ("distance", forward)) if r and not r.value <= r.limit]
+    bad = [
+        (n, r)
+        for n, r in (*residuals.items(), ("distance", forward))
+        if r and not r.value <= r.limit
+    ]
     if not bad:
         return row
     reason = "; ".join(f"{name} {r.value:.3g} eps exceeds {r.limit:.3g} eps" for name, r in bad)

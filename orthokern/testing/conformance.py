@@ -1,9 +1,9 @@
 """A test class for backends of strangers: subclass it, name the backend, run pytest.
 
-    from orthokern.testing import ConformanceTests
+from orthokern.testing import ConformanceTests
 
-    class TestAcme(ConformanceTests):
-        backend = "acme"
+class TestAcme(ConformanceTests):
+    backend = "acme"
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from .checking import Outcome, Setting, check
 
 def pairs() -> list[tuple[Declaration, Case]]:
     """Every declared kernel with each of its cases."""
-    return [(declaration, case) for declaration in load_all().values() for case in declaration.cases]
+    return [
+        (declaration, case) for declaration in load_all().values() for case in declaration.cases
+    ]
 
 
 class ConformanceTests:
@@ -40,7 +42,9 @@ class ConformanceTests:
     def _check(self, declaration: Declaration, case: Case, dtype: str) -> Outcome:
         return check(declaration, case, Setting(self.library, dtype, self.backend, self.device))
 
-    def test_agrees_with_reference(self, declared_case: tuple[Declaration, Case], conformance_dtype: str) -> None:
+    def test_agrees_with_reference(
+        self, declared_case: tuple[Declaration, Case], conformance_dtype: str
+    ) -> None:
         """Residuals within their limits, and near the NumPy float64 reference where the problem allows."""
         import pytest
 
@@ -54,8 +58,16 @@ class ConformanceTests:
         if self.backend in (None, ARRAY_API):
             return
         declared = set(load(str(self.backend)).entries)
-        rows = [self._check(declaration, case, dtype) for declaration, case in pairs() for dtype in self.dtypes]
+        rows = [
+            self._check(declaration, case, dtype)
+            for declaration, case in pairs()
+            for dtype in self.dtypes
+        ]
         ran = {op for row in rows for op, backend in row.ran.items() if backend == self.backend}
         unknown = declared - set(OPS)
-        assert not unknown, f"backend {self.backend!r} declares ops that orthokern does not have: {sorted(unknown)}"
-        assert declared <= ran, f"backend {self.backend!r} declares ops that never ran: {sorted(declared - ran)}"
+        assert not unknown, (
+            f"backend {self.backend!r} declares ops that orthokern does not have: {sorted(unknown)}"
+        )
+        assert declared <= ran, (
+            f"backend {self.backend!r} declares ops that never ran: {sorted(declared - ran)}"
+        )

@@ -87,7 +87,9 @@ def with_layout(array: np.ndarray, layout: str) -> np.ndarray:
     return _LAYOUTS[layout](array)
 
 
-def to_library(array: np.ndarray, library: str, *, device: str = "cpu", layout: str = "contiguous") -> Any:
+def to_library(
+    array: np.ndarray, library: str, *, device: str = "cpu", layout: str = "contiguous"
+) -> Any:
     """``array`` as an array of ``library`` on ``device``; strides survive where the library has them."""
     laid = with_layout(array, layout)
     if library == "numpy":
@@ -95,9 +97,13 @@ def to_library(array: np.ndarray, library: str, *, device: str = "cpu", layout: 
     module = importlib.import_module(MODULES[library])
     if library == "torch":
         shared = layout in ("transposed", "strided")
-        return (module.from_numpy(laid) if shared else module.tensor(np.ascontiguousarray(array))).to(device)
+        return (
+            module.from_numpy(laid) if shared else module.tensor(np.ascontiguousarray(array))
+        ).to(device)
     if library == "jax":
-        return module.device_put(module.numpy.asarray(array), module.devices(_jax_platform(device))[0])
+        return module.device_put(
+            module.numpy.asarray(array), module.devices(_jax_platform(device))[0]
+        )
     if library == "dask":
         return module.from_array(laid, chunks=-1)
     return module.asarray(array)

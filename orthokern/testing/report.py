@@ -14,7 +14,18 @@ from rich.text import Text
 from .checking import Outcome
 
 STYLES = {"pass": "green", "fail": "bold red", "refused": "yellow"}
-COLUMNS = ("kernel", "case", "ran on", "library", "dtype", "residual", "limit", "distance", "speed-up", "verdict")
+COLUMNS = (
+    "kernel",
+    "case",
+    "ran on",
+    "library",
+    "dtype",
+    "residual",
+    "limit",
+    "distance",
+    "speed-up",
+    "verdict",
+)
 RIGHT = frozenset({"residual", "limit", "distance", "speed-up"})
 
 
@@ -33,18 +44,34 @@ def _figure(value: float) -> str:
 def cells(row: Outcome) -> tuple[str, ...]:
     """One row of the table as text; residual and limit are those of the figure nearest to its limit, in eps."""
     worst = row.worst
-    residual, limit = (f"{worst[0]} {_figure(worst[1].value)}", _figure(worst[1].limit)) if worst else ("", "")
+    residual, limit = (
+        (f"{worst[0]} {_figure(worst[1].value)}", _figure(worst[1].limit)) if worst else ("", "")
+    )
     distance = _figure(row.forward.value) if row.forward else ""
     speed = f"{row.speedup:.2f}x" if row.speedup else ""
     case = f"{row.case} (real data)" if row.real else row.case
     where = row.library if row.device == "cpu" else f"{row.library} {row.device}"
-    return (row.kernel, case, ran_on(row), where, row.dtype, residual, limit, distance, speed, row.verdict)
+    return (
+        row.kernel,
+        case,
+        ran_on(row),
+        where,
+        row.dtype,
+        residual,
+        limit,
+        distance,
+        speed,
+        row.verdict,
+    )
 
 
 def table(rows: Sequence[Outcome], *, every: bool = True) -> Table:
     """The rows as a rich table; ``every=False`` keeps one row per kernel and case: the tightest."""
     shown = rows if every else condensed(rows)
-    result = Table(title="orthokern validate: residuals and distances in eps of the dtype", title_justify="left")
+    result = Table(
+        title="orthokern validate: residuals and distances in eps of the dtype",
+        title_justify="left",
+    )
     for name in COLUMNS:
         result.add_column(name, justify="right" if name in RIGHT else "left", overflow="fold")
     for row in shown:
@@ -71,7 +98,9 @@ def failures(rows: Sequence[Outcome]) -> list[str]:
 
 def succeeded(rows: Sequence[Outcome]) -> bool:
     """Whether something passed and nothing failed."""
-    return any(row.verdict == "pass" for row in rows) and not any(row.verdict == "fail" for row in rows)
+    return any(row.verdict == "pass" for row in rows) and not any(
+        row.verdict == "fail" for row in rows
+    )
 
 
 def _record(row: Outcome) -> dict[str, Any]:
@@ -92,7 +121,11 @@ def to_json(rows: Sequence[Outcome], machine: dict[str, str]) -> str:
             return {key: plain(item) for key, item in value.items()}
         return value
 
-    document = {"machine": machine, "passed": succeeded(rows), "rows": [plain(_record(row)) for row in rows]}
+    document = {
+        "machine": machine,
+        "passed": succeeded(rows),
+        "rows": [plain(_record(row)) for row in rows],
+    }
     return json.dumps(document, indent=1)
 
 
@@ -149,7 +182,11 @@ def _bars(values: dict[str, float], label: str, *, full: float) -> str:
             f'<tr><td>{html.escape(name)}</td><td><div class="bar"><i{style} style="width:{width:.1f}%"></i></div></td>'
             f'<td class="n">{value:.2f} {label}</td></tr>'
         )
-    return f"<table>{''.join(lines)}</table>" if lines else "<p>nothing was timed against the reference</p>"
+    return (
+        f"<table>{''.join(lines)}</table>"
+        if lines
+        else "<p>nothing was timed against the reference</p>"
+    )
 
 
 def _grouped(rows: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -186,6 +223,12 @@ def to_html(rows: Sequence[Outcome], machine: dict[str, str], seconds: float) ->
 def _html_row(row: Outcome) -> str:
     parts = []
     for name, text in zip(COLUMNS, cells(row), strict=True):
-        style = f' class="{row.verdict}"' if name == "verdict" else ' class="n"' if name in RIGHT else ""
+        style = (
+            f' class="{row.verdict}"'
+            if name == "verdict"
+            else ' class="n"'
+            if name in RIGHT
+            else ""
+        )
         parts.append(f"<td{style}>{html.escape(text)}</td>")
     return f"<tr title='{html.escape(row.reason, quote=True)}'>{''.join(parts)}</tr>"

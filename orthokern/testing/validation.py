@@ -33,7 +33,11 @@ class Job(NamedTuple):
 def available_backends(device: str = "cpu") -> tuple[str, ...]:
     """The reference and every installed backend that can run on ``device`` here."""
     kind = device.partition(":")[0]
-    usable = [name for name in installed() if not load(name).available() and any(d == kind for _, d in load(name).serves)]
+    usable = [
+        name
+        for name in installed()
+        if not load(name).available() and any(d == kind for _, d in load(name).serves)
+    ]
     return (ARRAY_API, *usable)
 
 
@@ -64,7 +68,12 @@ def jobs(selection: Selection) -> list[Job]:
 
 
 def _wanted(
-    selection: Selection, declaration: Declaration, case: Case, library: str, dtype: str, backend: str
+    selection: Selection,
+    declaration: Declaration,
+    case: Case,
+    library: str,
+    dtype: str,
+    backend: str,
 ) -> bool:
     if selection.dtypes and dtype not in selection.dtypes:
         return False
@@ -93,5 +102,3 @@ def validate(selection: Selection = Selection(), *, repeats: int = 3) -> Iterato
 def run(job: Job, *, repeats: int) -> Outcome:
     """One row; the timings take the least of ``repeats`` runs."""
     return check(job.declaration, job.case, job.setting, repeats=repeats)
-
-
