@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from . import spectral
     from ._core.dispatch import explain, use_backend
     from ._core.errors import (
+        ArrayTypeError,
         BackendError,
         ConvergenceWarning,
         DTypeError,
+        OptionError,
         OrthokernError,
         ShapeError,
         UnsupportedError,
+        ValuesError,
     )
     from .spectral import PolarInfo, PolarResult, newton_schulz, orthogonalize, polar
 
@@ -27,26 +30,32 @@ _HOMES = {
     "spectral": ("newton_schulz", "orthogonalize", "polar", "PolarInfo", "PolarResult"),
     "_core.dispatch": ("explain", "use_backend"),
     "_core.errors": (
+        "ArrayTypeError",
         "BackendError",
         "ConvergenceWarning",
         "DTypeError",
+        "OptionError",
         "OrthokernError",
         "ShapeError",
         "UnsupportedError",
+        "ValuesError",
     ),
 }
 _FAMILIES = ("spectral",)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ArrayTypeError",
     "BackendError",
     "ConvergenceWarning",
     "DTypeError",
+    "OptionError",
     "OrthokernError",
     "PolarInfo",
     "PolarResult",
     "ShapeError",
     "UnsupportedError",
+    "ValuesError",
     "explain",
     "newton_schulz",
     "orthogonalize",

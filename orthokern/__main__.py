@@ -145,7 +145,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from .testing import report
-    from .testing.validation import jobs
+    from .testing.validation import jobs, not_run
 
     start = time.perf_counter()
     wanted = jobs(_selection(arguments))
@@ -162,6 +162,9 @@ def _validate(arguments: argparse.Namespace) -> int:
     for line in report.failures(rows):
         console.print(line, style="bold red", markup=False, soft_wrap=True)
     console.print(report.summary(rows, seconds), style="bold")
+    absent = not_run(arguments.device)
+    if absent:
+        console.print(f"not run: {'; '.join(absent)}", markup=False, soft_wrap=True)
     return 0 if report.succeeded(rows) else 1
 
 

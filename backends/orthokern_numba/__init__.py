@@ -39,6 +39,15 @@ def _unitary_factor(
     return unitary_factor(x, completion=completion, rcond=rcond)
 
 
+@backend.implements("polar_factors", when=_not_the_svd)
+def _polar_factors(
+    x: Any, *, completion: str, rcond: float | None = None, method: str = "auto"
+) -> Any:
+    from .spectral import polar_factors
+
+    return polar_factors(x, completion=completion, rcond=rcond)
+
+
 @backend.implements("scheduled_factor", when=_no_gram_form)
 def _scheduled_factor(x: Any, *, schedule: Any) -> Any:
     from .spectral import scheduled_factor

@@ -29,11 +29,19 @@ MOST_NEWTON, MOST_POLYNOMIALS = 12, 9
 PROBE_SHARE = 0.25
 
 
+class Core(NamedTuple):
+    """A square matrix with the same Hermitian factor, and its unitary factor."""
+
+    u: np.ndarray
+    x: np.ndarray
+
+
 class Factor(NamedTuple):
-    """A factor and its row of figures (``orthokern.spectral.plan.Stat``)."""
+    """A factor, its row of figures (``orthokern.spectral.plan.Stat``), and the core that a tall matrix came down to."""
 
     u: np.ndarray
     stats: np.ndarray
+    core: Core | None = None
 
 
 class Ending(NamedTuple):
@@ -212,18 +220,22 @@ def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.n
     row[Stat.RESIDUAL] = max(2 * planned, state.eps)
 
 
+def backward_limit(x: np.ndarray) -> float:
+    """What a probe may see of the backward error: a part of the promise, in the norm of ``x``."""
+    norm = float(np.linalg.norm(x)) if x.flags.forc else float(np.sqrt(np.sum(np.abs(x) ** 2)))
+    promised = max(60.0, 20 * x.shape[1] ** 0.5) * float(np.finfo(x.dtype).eps)
+    return PROBE_SHARE * promised * norm
+
+
 def is_backward_stable(x: np.ndarray, u: np.ndarray) -> bool:
     """Whether ``U^H X`` is Hermitian to a part of the promised error, by one random probe.
 
     Steps cannot repair an inverse that elimination spoiled, and orthogonality does not show it.
     """
-    n = x.shape[1]
-    v = probe(n, x.dtype)
+    v = probe(x.shape[1], x.dtype)
     skew = u.conj().T @ (x @ v) - x.conj().T @ (u @ v)
-    norm = float(np.linalg.norm(x)) if x.flags.forc else float(np.sqrt(np.sum(np.abs(x) ** 2)))
-    allowed = PROBE_SHARE * max(60.0, 20 * n**0.5) * float(np.finfo(x.dtype).eps) * norm
     # ||K v|| of a random v estimates ||K||_F ||v|| / sqrt(n), and the backward error is K / 2.
-    return bool(np.linalg.norm(skew) / 2 <= allowed)
+    return bool(np.linalg.norm(skew) / 2 <= backward_limit(x))
 
 
 def prepared(x: np.ndarray, cutoff: float) -> tuple[Iterate, float] | None:
@@ -270,4 +282,4 @@ def square_factor(x: np.ndarray, cutoff: float, goal: float | None = None) -> Fa
         return None
     stats = completed(*start, goal)
     u = start[0].x
-    return Factor(u, stats) if goal is not None or is_backward_stable(x, u) else None
+    return Factor(u, stats) if is_backward_stable(x, u) else None

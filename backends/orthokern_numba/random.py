@@ -29,8 +29,8 @@ def _philox(
 
 
 def random_bits(index: np.ndarray, *, seed: int, stream: int, group: int) -> np.ndarray:
-    """Four words for each counter of ``index``, in int64 as the reference holds them; shape (..., 4)."""
-    flat = np.ascontiguousarray(index, dtype=np.int64).reshape(-1)
-    words = np.empty((flat.size, 4), dtype=np.int64)
+    """Four words for each counter of ``index``, shape (..., 4); uint32 for counters of 32 bits, else int64."""
+    flat = np.ascontiguousarray(index).reshape(-1)
+    words = np.empty((flat.size, 4), dtype=np.int64 if index.dtype.itemsize > 4 else np.uint32)
     _philox(flat, seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, group, stream, words)
     return words.reshape(*index.shape, 4)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import layout
 from .library import aligned_empty, library, probe, thin_qr
-from .newton import Factor, Iterate, completed, is_backward_stable, prepared, square_factor
+from .newton import Core, Factor, Iterate, completed, is_backward_stable, prepared, square_factor
 
 # Above this condition number the Gram route loses kappa^2 eps.
 GRAM_CONDITION = 2.5
@@ -80,13 +80,13 @@ def _by_gram(
 ) -> Factor | None:
     """``A W`` with ``W = R^{-1} polar(R)``, which is ``G^{-1/2}``."""
     stats = completed(*start, goal)
-    weights = library(a.dtype).trsm(1.0, r, start[0].x, overwrite_b=1)
-    u = _times(a, weights)
-    return Factor(u, stats) if goal is not None or _is_right(a, u) else None
+    core = Core(start[0].x, r)
+    u = _times(a, library(a.dtype).trsm(1.0, r, core.u))
+    return Factor(u, stats, core) if _is_right(a, u, goal) else None
 
 
-def _is_right(a: np.ndarray, u: np.ndarray) -> bool:
-    return _is_orthonormal(u) and is_backward_stable(a, u)
+def _is_right(a: np.ndarray, u: np.ndarray, goal: float | None) -> bool:
+    return (goal is not None or _is_orthonormal(u)) and is_backward_stable(a, u)
 
 
 def _is_orthonormal(u: np.ndarray) -> bool:
@@ -108,15 +108,15 @@ def _by_two_cholesky(
     second = _cholesky(_gram(q))
     if second is None:
         return None
-    inner = square_factor(f.trmm(1.0, second, r), cutoff, goal)
+    product = f.trmm(1.0, second, r)
+    inner = square_factor(product, cutoff, goal)
     if inner is None:
         return None
-    weights = f.trsm(1.0, second, inner.u)
-    u = _times(q, weights)
-    return Factor(u, inner.stats) if goal is not None or _is_right(a, u) else None
+    u = _times(q, f.trsm(1.0, second, inner.u))
+    return Factor(u, inner.stats, Core(inner.u, product)) if _is_right(a, u, goal) else None
 
 
 def _by_householder(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
     q, r = thin_qr(a)
     inner = square_factor(r, cutoff, goal)
-    return None if inner is None else Factor(q @ inner.u, inner.stats)
+    return inner and Factor(q @ inner.u, inner.stats, Core(inner.u, r))

@@ -11,7 +11,7 @@ from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, StepKind
 
 from . import layout
 from .library import aligned_empty, probe, real_dtype
-from .newton import Factor, square_factor
+from .newton import Core, Factor, backward_limit, square_factor
 from .rectangular import tall_factor
 from .schedule import execute
 from .small import LARGEST, SUPPORTED_DTYPES, batched_polar
@@ -52,11 +52,25 @@ def unitary_factor(
     matrix, or one whose result fails a check, is done by the SVD and one cubic step. Higham, *Functions of
     Matrices* (2008), ch. 8; Nakatsukasa and Higham, SISC 35 (2013).
     """
-    m, n = x.shape[-2:]
-    if m == n <= LARGEST and x.dtype in SUPPORTED_DTYPES:
-        u, stats = batched_polar(x.reshape(-1, n, n), completion=completion, rcond=rcond)
-        return u.reshape(x.shape), stats.reshape(*x.shape[:-2], STATS_WIDTH)
+    found = _together(x, completion, rcond)
+    if found is not None:
+        return found.u, found.stats
     return _each(x, lambda a: _factor(a, completion, rcond))
+
+
+def polar_factors(
+    x: np.ndarray, *, completion: str, rcond: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(u, h, stats)``: ``unitary_factor`` and ``hermitian_factor`` of each matrix (..., m, n), m >= n.
+
+    A tall matrix that came down to a square core has its Hermitian factor, at a cost without m.
+    """
+    found = _together(x, completion, rcond)
+    if found is not None:
+        return found.u, hermitian_factor(*(found.core or (found.u, x))), found.stats
+    h = aligned_empty((*x.shape[:-2], x.shape[-1], x.shape[-1]), x.dtype)
+    u, stats = _each(x, lambda a: _factor(a, completion, rcond), h)
+    return u, h, stats
 
 
 def scheduled_factor(x: np.ndarray, *, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
@@ -67,8 +81,9 @@ def scheduled_factor(x: np.ndarray, *, schedule: Schedule) -> tuple[np.ndarray, 
     """
     if not schedule.any_route:
         return _each(x, lambda a: execute(a, schedule))
-    if x.shape[-2] == x.shape[-1] <= LARGEST and x.dtype in SUPPORTED_DTYPES:
-        return unitary_factor(x, completion=schedule.completion)
+    found = _together(x, schedule.completion, None)
+    if found is not None:
+        return found.u, found.stats
     return _each(x, lambda a: _to_tolerance(a, schedule))
 
 
@@ -87,15 +102,33 @@ def hermitian_factor(u: np.ndarray, x: np.ndarray) -> np.ndarray:
     return h
 
 
-def _each(x: np.ndarray, factor: Callable[[np.ndarray], Factor]) -> tuple[np.ndarray, np.ndarray]:
-    """``factor`` of every matrix; a single one keeps the layout that its factor came in."""
+def _hermitian_of(found: Factor, a: np.ndarray, h: np.ndarray) -> None:
+    """Hermitian factor of ``a`` from its core, if a probe finds ``A = U H`` with it to a part of the promise."""
+    if found.core is not None:
+        h[...] = hermitian_factor(*found.core)
+        v = probe(a.shape[1], a.dtype)
+        missed = np.linalg.norm(a @ v - found.u @ (h @ v))
+        if missed <= backward_limit(a):
+            return
+    h[...] = hermitian_factor(found.u, a)
+
+
+def _each(
+    x: np.ndarray, factor: Callable[[np.ndarray], Factor], h: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """``factor`` of every matrix, the Hermitian ones into ``h``; a single one keeps the layout that it came in."""
     if x.ndim == 2 and x.size:
         found = factor(x)
+        if h is not None:
+            _hermitian_of(found, x, h)
         return found.u, found.stats
     u = aligned_empty(x.shape, x.dtype)
     stats = np.zeros((*x.shape[:-2], STATS_WIDTH), dtype=real_dtype(x))
     for index in np.ndindex(*x.shape[:-2]) if x.size else ():
-        u[index], stats[index] = factor(x[index])
+        found = factor(x[index])
+        u[index], stats[index] = found.u, found.stats
+        if h is not None:
+            _hermitian_of(found, x[index], h[index])
     return u, stats
 
 
@@ -104,69 +137,110 @@ def _route(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
     return square_factor(a, cutoff, goal) if m == n else tall_factor(a, cutoff, goal)
 
 
-def _factor(a: np.ndarray, completion: str, rcond: float | None) -> Factor:
-    m, n = a.shape
-    eps = float(np.finfo(a.dtype).eps)
+def _rank_cut(x: np.ndarray, rcond: float | None) -> float:
+    return max(x.shape[-2:]) * float(np.finfo(x.dtype).eps) if rcond is None else rcond
+
+
+def _inverse_exists(x: np.ndarray) -> float:
+    """Relative singular value above which an inverse is worth its name; completion needs no decision on the rank."""
+    return x.shape[-1] ** 0.5 * float(np.finfo(x.dtype).eps)
+
+
+def _together(x: np.ndarray, completion: str, rcond: float | None) -> Factor | None:
+    """All matrices of a stack at once where that is the fastest way, which is while they are small; else None."""
+    m, n = x.shape[-2:]
     if n == 1:
-        return _column(a, completion)
-    rank_cut = max(m, n) * eps if rcond is None else rcond
-    # Completion needs no decision on the rank: there only the inverse has to exist.
-    cutoff = rank_cut if completion == "partial" else n**0.5 * eps
-    found = _route(a, cutoff, None) if n >= SVD_SIZE else None
+        return _columns(x, completion)
+    if n <= LARGEST and x.dtype in SUPPORTED_DTYPES:
+        cut = _rank_cut(x, rcond)
+        return _in_lanes(x, completion, cut) if m == n else _tall_in_lanes(x, completion, cut)
+    return _by_svd(x, completion, _rank_cut(x, rcond)) if n < SVD_SIZE else None
+
+
+def _in_lanes(x: np.ndarray, completion: str, cut: float) -> Factor:
+    n = x.shape[-1]
+    u, stats = batched_polar(x.reshape(-1, n, n), completion=completion, rcond=cut)
+    return Factor(u.reshape(x.shape), stats.reshape(*x.shape[:-2], STATS_WIDTH))
+
+
+def _tall_in_lanes(x: np.ndarray, completion: str, cut: float) -> Factor:
+    """``Q polar(R)`` of ``A = Q R``, closed by a cubic step."""
+    q, r = np.linalg.qr(x)
+    inner = _in_lanes(r, completion, cut)
+    return Factor(_closed(q @ inner.u), inner.stats, Core(inner.u, r))
+
+
+def _factor(a: np.ndarray, completion: str, rcond: float | None) -> Factor:
+    rank_cut = _rank_cut(a, rcond)
+    found = _route(a, rank_cut if completion == "partial" else _inverse_exists(a), None)
     return _by_svd(a, completion, rank_cut) if found is None else found
 
 
 def _to_tolerance(a: np.ndarray, schedule: Schedule) -> Factor:
     """The cheapest measured plan; for a singular matrix what the completion asks for."""
-    completion = schedule.completion
-    cutoff = max(a.shape) * float(np.finfo(a.dtype).eps)
-    found = _route(a, cutoff, schedule.closing_tol) if a.shape[1] > 1 else _column(a, completion)
+    found = _route(a, _inverse_exists(a), schedule.closing_tol)
     if found is not None:
         return found
-    return execute(a, schedule) if completion == "partial" else _by_svd(a, completion, cutoff)
+    return execute(a, schedule) if schedule.completion == "partial" else _by_svd(a, "unitary", 0.0)
 
 
-def _column(a: np.ndarray, completion: str) -> Factor:
-    """``x / ||x||``; of a zero column the first unit vector, or zero."""
-    stats = np.zeros(STATS_WIDTH, dtype=real_dtype(a))
-    stats[Stat.RESIDUAL], stats[Stat.LOWER_BOUND] = np.finfo(a.dtype).eps, 1
-    norm = np.linalg.norm(a)
-    u = aligned_empty(a.shape, a.dtype)
-    np.divide(a, norm if norm > 0 else 1, out=u)
-    if norm > 0:
-        # Second normalization: the first division may leave 2 eps.
-        u /= np.linalg.norm(u)
-    elif completion == "unitary":
-        u[0, 0] = 1
+def _columns(x: np.ndarray, completion: str) -> Factor:
+    """``x / ||x||`` of each column; of a zero column the first unit vector, or zero."""
+    stats = np.zeros((*x.shape[:-2], STATS_WIDTH), dtype=real_dtype(x))
+    stats[..., Stat.RESIDUAL], stats[..., Stat.LOWER_BOUND] = np.finfo(x.dtype).eps, 1
+    u = aligned_empty(x.shape, x.dtype)
+    norm = np.linalg.norm(x, axis=-2, keepdims=True)
+    np.divide(x, np.where(norm > 0, norm, 1), out=u)
+    # Once more: the first division may leave 2 eps.
+    u /= np.where(norm > 0, np.linalg.norm(u, axis=-2, keepdims=True), 1)
+    if completion == "unitary":
+        u[..., 0, 0] += norm[..., 0, 0] == 0
     return Factor(u, stats)
 
 
 def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    try:
-        return scipy.linalg.svd(a, full_matrices=False, check_finite=False, lapack_driver="gesdd")  # type: ignore[no-any-return]
-    except np.linalg.LinAlgError:
-        return scipy.linalg.svd(a, full_matrices=False, check_finite=False, lapack_driver="gesvd")  # type: ignore[no-any-return]
+    if a.ndim > 2:
+        return np.linalg.svd(a, full_matrices=False)  # type: ignore[return-value]
+    return scipy.linalg.svd(a, full_matrices=False, check_finite=False, lapack_driver="gesdd")  # type: ignore[no-any-return]
+
+
+def _slow_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By QR iteration, which converges where divide and conquer may not."""
+    parts = [
+        scipy.linalg.svd(member, full_matrices=False, check_finite=False, lapack_driver="gesvd")
+        for member in a.reshape(-1, *a.shape[-2:])
+    ]
+    p, s, qh = (np.stack([part[i] for part in parts]) for i in range(3))
+    batch = a.shape[:-2]
+    return (
+        p.reshape(batch + p.shape[1:]),
+        s.reshape(batch + s.shape[1:]),
+        qh.reshape(batch + qh.shape[1:]),
+    )
 
 
 def _by_svd(a: np.ndarray, completion: str, rcond: float) -> Factor:
-    """SVD closed by one cubic step, which removes its own loss of orthogonality."""
-    p, s, qh = _svd(a)
+    """SVD of each matrix, closed by a cubic step, which removes its own loss of orthogonality."""
+    try:
+        p, s, qh = _svd(a)
+    except np.linalg.LinAlgError:
+        p, s, qh = _slow_svd(a)
     if completion == "partial":
-        kept = s > rcond * s[0]
-        p, qh = p[:, kept], qh[kept]
-    u = p @ qh
+        p = p * (s > rcond * s[..., :1])[..., None, :]
+    stats = np.zeros((*a.shape[:-2], STATS_WIDTH), dtype=s.dtype)
+    stats[..., Stat.ITERATIONS], stats[..., len(Stat)] = 1, StepKind.CUBIC
+    stats[..., Stat.RESIDUAL] = np.finfo(a.dtype).eps
+    stats[..., Stat.LOWER_BOUND] = s[..., -1] / np.where(s[..., 0] > 0, s[..., 0], 1)
+    return Factor(_closed(p @ qh), stats)
+
+
+def _closed(u: np.ndarray) -> np.ndarray:
+    """``1.5 U - 0.5 U (U^H U)``."""
     closed = aligned_empty(u.shape, u.dtype)
-    np.matmul(u, u.conj().T @ u, out=closed)
+    np.matmul(u, np.conj(np.swapaxes(u, -1, -2)) @ u, out=closed)
     closed *= -0.5
     closed += 1.5 * u
-    stats = np.zeros(STATS_WIDTH, dtype=s.dtype)
-    stats[Stat.ITERATIONS], stats[Stat.RESIDUAL], stats[len(Stat)] = (
-        1,
-        np.finfo(a.dtype).eps,
-        StepKind.CUBIC,
-    )
-    stats[Stat.LOWER_BOUND] = s[-1] / s[0] if s[0] > 0 else 0.0
-    return Factor(closed, stats)
+    return closed
 
 
 def _skewness(uh: np.ndarray, u: np.ndarray, x: np.ndarray) -> float:

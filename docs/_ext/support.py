@@ -137,7 +137,7 @@ class Libraries(Directive):
         found = []
         for backend in (ARRAY_API, *backends):
             count = sum(
-                validation._wanted(
+                validation.wanted(
                     validation.Selection(), declaration, case, library, "float64", backend
                 )
                 for case in declaration.cases

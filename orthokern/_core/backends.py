@@ -69,6 +69,7 @@ class Backend:
                 message = f"backend {self.name!r} implements {op!r} twice; remove one of the two"
                 raise BackendError(message)
             self.entries[op] = Entry(function, when)
+            _forget()
             return function
 
         return register_entry
@@ -78,12 +79,28 @@ class Backend:
 
 
 _registered: dict[str, Backend] = {}
+_conclusions: list[dict[Any, Any]] = []
+
+
+def conclusions() -> dict[Any, Any]:
+    """A dictionary for what follows from the backends known; emptied whenever one is added or changed."""
+    _conclusions.append({})
+    return _conclusions[-1]
+
+
+def _forget() -> None:
+    for conclusion in _conclusions:
+        conclusion.clear()
 
 
 def register(backend: Backend) -> Backend:
-    """Make ``backend`` known to this process without package metadata (notebooks, tests)."""
+    """Make ``backend`` known to this process without package metadata (notebooks, tests).
+
+    One of the same name is replaced.
+    """
     _registered[backend.name] = backend
     load.cache_clear()
+    _forget()
     return backend
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from .dtypes import EPS, LOW_PRECISION, dtype_name
+from .dtypes import (
+    EPS,
+    LOW_PRECISION,
+    compute_precision,
+    dtype_name,
+    is_complex,
+    real_dtype,
+)
 from .errors import (
     ArrayTypeError,
     DTypeError,
@@ -18,7 +25,16 @@ from .errors import (
     UnsupportedError,
     ValuesError,
 )
-from .namespace import compiling, is_array, is_traced, library, namespace
+from .namespace import (
+    compiling,
+    device,
+    is_array,
+    is_lazy,
+    is_traced,
+    library,
+    namespace,
+    same_library,
+)
 
 
 def array(x: Any, *, kernel: str, name: str = "x") -> Any:
@@ -63,6 +79,36 @@ def matrix(x: Any, *, kernel: str, name: str = "x", low_precision: bool = True) 
     return x
 
 
+def real(x: Any, *, kernel: str, name: str = "x") -> Any:
+    """A floating array that is not complex."""
+    floating(x, kernel=kernel, name=name)
+    if is_complex(x):
+        message = (
+            f"{kernel}: expected a real dtype for {name}, got {dtype_name(x)}; pass its real part"
+        )
+        raise DTypeError(message)
+    return x
+
+
+def not_empty(x: Any, *, kernel: str, name: str = "x") -> Any:
+    """An array with entries."""
+    if 0 in x.shape:
+        message = f"{kernel}: expected at least one entry in {name}, got shape {tuple(x.shape)}"
+        raise ShapeError(message)
+    return x
+
+
+def square(x: Any, *, kernel: str, name: str = "x") -> Any:
+    """A floating array of square matrices."""
+    matrix(x, kernel=kernel, name=name)
+    if x.shape[-2] != x.shape[-1]:
+        message = (
+            f"{kernel}: expected square matrices (..., n, n) in {name}, got shape {tuple(x.shape)}"
+        )
+        raise ShapeError(message)
+    return x
+
+
 def choice(value: Any, allowed: Sequence[str], *, kernel: str, name: str) -> Any:
     """One of a few names."""
     if value not in allowed:
@@ -95,14 +141,75 @@ def count(value: Any, *, kernel: str, name: str, least: int = 1) -> int:
 
 def interval(value: Any, *, kernel: str, name: str, low: float = 0.0, high: float = 1.0) -> float:
     """A number strictly between ``low`` and ``high``."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not low < number < high:
+    number = _number(value)
+    if not low < number < high:
         message = f"{kernel}: expected {name} to be a number with {low:g} < {name} < {high:g}, got {value!r}"
         raise OptionError(message)
     return number
+
+
+def _number(value: Any) -> float:
+    """``value`` as a number; NaN for what is none."""
+    if isinstance(value, bool | np.bool_ | str):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def at_least(value: Any, least: float, *, kernel: str, name: str, strict: bool = False) -> float:
+    """A finite number that is at least (``strict``: above) ``least``."""
+    number = _number(value)
+    if not math.isfinite(number) or number < least or (strict and number == least):
+        sign = ">" if strict else ">="
+        message = f"{kernel}: expected {name} to be a finite number {sign} {least:g}, got {value!r}"
+        raise OptionError(message)
+    return number
+
+
+def all_at_least(
+    values: Any, least: float, *, kernel: str, name: str, strict: bool = False
+) -> None:
+    """An array of finite numbers that are at least (``strict``: above) ``least``; looks at concrete values only."""
+    if is_traced(values) or is_lazy(values):
+        return
+    xp = namespace(values)
+    good = xp.isfinite(values) & ((values > least) if strict else (values >= least))
+    if not bool(xp.all(good)):
+        sign = ">" if strict else ">="
+        message = f"{kernel}: expected every entry of {name} to be finite and {sign} {least:g}; correct {name} first"
+        raise ValuesError(message)
+
+
+def batch_of(value: Any, x: Any, *, kernel: str, name: str) -> None:
+    """An array of the library of ``x`` that broadcasts against its batch shape without enlarging it."""
+    same_library(value, x)
+    batch = tuple(x.shape[:-2])
+    fits = value.ndim <= len(batch) and all(
+        size in (1, batch[len(batch) - value.ndim + i]) for i, size in enumerate(value.shape)
+    )
+    if not fits:
+        message = (
+            f"{kernel}: expected {name} to broadcast against the batch shape {batch} of x, got shape "
+            f"{tuple(value.shape)}; one number for each matrix has shape {batch}"
+        )
+        raise ShapeError(message)
+
+
+def per_matrix(
+    value: Any, x: Any, *, kernel: str, name: str, least: float = 0.0, strict: bool = False
+) -> Any:
+    """A number for all matrices of ``x``, or an array of one for each, as an array (..., 1, 1) of its real dtype."""
+    xp = namespace(x)
+    dtype = real_dtype(compute_precision(x))
+    if not is_array(value):
+        number = at_least(value, least, kernel=kernel, name=name, strict=strict)
+        return xp.full((1, 1), number, dtype=dtype, device=device(x))
+    floating(value, kernel=kernel, name=name)
+    batch_of(value, x, kernel=kernel, name=name)
+    all_at_least(value, least, kernel=kernel, name=name, strict=strict)
+    return xp.astype(value, dtype, copy=False)[..., None, None]
 
 
 def finite_values(x: Any, *, kernel: str, name: str = "x") -> None:

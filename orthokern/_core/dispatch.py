@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from . import autodiff, views
-from .backends import ARRAY_API, Entry, load, priority
+from .backends import ARRAY_API, Entry, conclusions, load, priority
 from .dtypes import dtype_name
 from .errors import BackendError
 from .namespace import compiling, device_kind, is_array, is_traced, is_viewable, library
@@ -97,8 +97,8 @@ def explain() -> Iterator[Report]:
     >>> import numpy as np, orthokern
     >>> with orthokern.explain() as report:
     ...     u, h, *_ = orthokern.polar(np.eye(3), backend="array-api")
-    >>> report[0].op, report[0].backend
-    ('unitary_factor', 'array-api')
+    >>> report[-1].op, report[-1].backend
+    ('hermitian_factor', 'array-api')
     """
     report = Report()
     with _entered(_context.get()._replace(report=report)):
@@ -144,15 +144,24 @@ def _static_refusal(name: str, op: str, kind: tuple[str, str], viewable: bool) -
     return f"does not accept {kind[0]} arrays on {kind[1]}"
 
 
-class Op:
-    """A whole factorization or sweep: a pure function of arrays (positional) and static options (keyword)."""
+_routes: dict[tuple[Any, ...], _Route] = conclusions()
 
-    def __init__(self, body: Callable[..., Any], jvp: Callable[..., Any] | None) -> None:
+
+class Op:
+    """A whole factorization or sweep: a pure function of arrays (positional) and static options (keyword).
+
+    The body of a ``fused`` op is a call of other ops, for which a backend may have one shorter way. Where none
+    takes it, its body runs, and what the ops in there run on is their own affair.
+    """
+
+    def __init__(
+        self, body: Callable[..., Any], jvp: Callable[..., Any] | None, *, fused: bool = False
+    ) -> None:
         functools.update_wrapper(self, body)
         self.name = body.__name__
         self.body = body
         self.jvp = jvp
-        self._routes: dict[tuple[Any, ...], _Route] = {}
+        self.fused = fused
         OPS[self.name] = self
 
     def __repr__(self) -> str:
@@ -172,10 +181,10 @@ class Op:
             return self.run_body(
                 arrays, static, "abstract arrays (jit, vmap, an autodiff transform)"
             )
-        key = (context.choice, type(lead), getattr(lead, "device", None))
-        route = self._routes.get(key)
+        key = (self, context.choice, type(lead), getattr(lead, "device", None))
+        route = _routes.get(key)
         if route is None:
-            route = self._routes[key] = self._route(context.choice, lead)
+            route = _routes[key] = self._route(context.choice, lead)
         if route.reference_only and context.report is None:
             return self.body(*arrays, **static)
         return self._execute(route, context, arrays, static)
@@ -192,13 +201,16 @@ class Op:
                     return views.run_at_home(entry.implementation, arrays, static)
                 return entry.implementation(*views.owned(arrays), **static)
             refused[name] = reason
-        if context.choice in refused:
+        if context.choice in refused and not self.fused:
             self._fail(context.choice, refused[str(context.choice)])
-        self._record(context, ARRAY_API, arrays, route.refused | refused)
+        if not self.fused:
+            self._record(context, ARRAY_API, arrays, route.refused | refused)
         return self.body(*arrays, **static)
 
     def run_body(self, arrays: tuple[Any, ...], static: dict[str, Any], reason: str) -> Any:
         """Run the reference because of ``reason``; an explicitly named backend refuses instead."""
+        if self.fused:
+            return self.body(*arrays, **static)
         context = _context.get()
         choice = context.choice
         if choice not in (None, ARRAY_API) and self.name in load(str(choice)).entries:
@@ -222,8 +234,9 @@ class Op:
         }
         candidates = tuple(a for a in answers.values() if isinstance(a, _Candidate))
         refused = {name: a for name, a in answers.items() if isinstance(a, str)}
-        if choice is not None and not candidates and self.name in load(choice).entries:
-            self._fail(choice, refused[choice])
+        named = choice is not None and self.name in load(choice).entries
+        if named and not candidates and not self.fused:
+            self._fail(choice, refused[str(choice)])
         return _Route(candidates, refused, reference_only=not candidates)
 
     def _record(
@@ -241,13 +254,16 @@ class Op:
         context.report.append(Decision(self.name, name, *where, refused))
 
 
-def op(*, jvp: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Op]:
+def op(
+    *, jvp: Callable[..., Any] | None = None, fused: bool = False
+) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated array-API function as an op.
 
     ``jvp(arrays, tangents, out, **static)`` returns the tangent of the result, linear in the tangents and
-    written in array-API code; every autodiff engine derives the rest from it.
+    written in array-API code; every autodiff engine derives the rest from it. A ``fused`` op needs none: its
+    body calls other ops.
     """
-    return lambda body: Op(body, jvp)
+    return lambda body: Op(body, jvp, fused=fused)
 
 
 def kernel(*, ops: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -288,7 +304,7 @@ def _call(
     return views.returned(result, x)  # type: ignore[no-any-return]
 
 
-_homes: dict[tuple[Any, ...], bool] = {}
+_homes: dict[tuple[Any, ...], bool] = conclusions()
 
 
 def _runs_at_home(choice: str | None, ops: tuple[str, ...], kind: type, name: str, x: Any) -> bool:

@@ -16,6 +16,7 @@ EPS = {
 }
 LOW_PRECISION = frozenset({"float16", "bfloat16"})
 COMPLEX = frozenset({"complex64", "complex128"})
+_REAL = {"complex64": "float32", "complex128": "float64"}
 # Exponents k for which both 2**k and 2**-k are normal numbers.
 _EXPONENTS = {"float32": 125, "complex64": 125, "float64": 1021, "complex128": 1021}
 
@@ -34,6 +35,12 @@ def eps(x: Any) -> float:
 def is_complex(x: Any) -> bool:
     """Whether ``x`` has a complex dtype."""
     return dtype_name(x) in COMPLEX
+
+
+def real_dtype(x: Any) -> Any:
+    """The dtype of the real parts of ``x``, of its library."""
+    name = dtype_name(x)
+    return getattr(namespace(x), _REAL.get(name, name))
 
 
 def is_low_precision(x: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import check
 from .dispatch import op
+from .dtypes import dtype_name
 from .namespace import device, namespace
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -21,9 +22,9 @@ MASK = 0xFFFFFFFF
 GAUSSIAN, RADEMACHER, NORMALS = 4, 7, 9
 
 
-def _wide(xp: Any) -> bool:
-    """Whether the library computes in 64-bit integers (JAX does not by default)."""
-    return str(xp.__array_namespace_info__().default_dtypes()["integral"]).endswith("int64")
+def _wide(words: Any) -> bool:
+    """Whether words are held in 64-bit integers (JAX has none by default)."""
+    return dtype_name(words).endswith("64")
 
 
 def _product_wide(a: Any, m: int) -> tuple[Any, Any]:
@@ -57,10 +58,11 @@ def _rounds(counter: list[Any], seed: int, product: Any, word: Any) -> list[Any]
 def random_bits(index: Any, /, *, seed: int, stream: int, group: int = 0) -> Any:
     """Four 32-bit words for each counter in ``index``; shape (..., 4).
 
-    The words are held in int64, or in uint32 where the library has no 64-bit integers: the same numbers.
+    The words are held in int64, or in uint32 for counters of 32 bits (JAX has no others by default): the same
+    numbers. About 60 integer operations a word.
     """
     xp = namespace(index)
-    if _wide(xp):
+    if _wide(index):
         low = xp.astype(index, xp.int64)
         counter = [
             low & MASK,
@@ -92,9 +94,8 @@ def signs(count: int, *, like: Any, seed: int, stream: int = RADEMACHER, group: 
 
 def integers(words: Any, bound: int) -> Any:
     """Integers in [0, bound) from 32-bit words by multiply-high; the bias is at most bound / 2**32."""
-    xp = namespace(words)
     check.count(bound, kernel="random.integers", name="bound")
-    product = _product_wide if _wide(xp) else _product_narrow
+    product = _product_wide if _wide(words) else _product_narrow
     return product(words, bound)[0]
 
 
@@ -111,7 +112,7 @@ def normal(count: int, *, like: Any, seed: int, stream: int = NORMALS, group: in
     """
     xp = namespace(like)
     words = _words(-(-count // 2), like, seed, stream, group)
-    work = xp.float64 if _wide(xp) else xp.float32
+    work = xp.float64 if _wide(words) else xp.float32
     w0, w1, w2, w3 = (xp.astype(words[:, i], work) for i in range(4))
     u1 = w0 * 2.0**-32 + (w1 + 0.5) * 2.0**-64
     u2 = (w2 + w3 * 2.0**-32) * 2.0**-32

@@ -32,7 +32,7 @@ class Case:
     name
         Unique among the cases of the kernel; the random seed derives from it.
     arrays
-        Makes the input arrays in float64 or complex128 from a generator.
+        Makes the input arrays in float64 or complex128 (or integers, which stay as they are) from a generator.
     options
         Keyword options of the call.
     forward
@@ -98,9 +98,9 @@ def declare(
 
 
 def load_all() -> dict[str, Declaration]:
-    """Every declaration of every family, by name."""
-    for family in FAMILIES:
-        importlib.import_module(f"orthokern.{family}.cases")
+    """Every declaration of the core and of every family, by name."""
+    for package in ("_core", *FAMILIES):
+        importlib.import_module(f"orthokern.{package}.cases")
     return DECLARATIONS
 
 

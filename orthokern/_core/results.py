@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
 from .errors import ConvergenceWarning
 from .namespace import is_lazy, is_traced, namespace
+
+PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 def mask_members(x: Any, keep: Any) -> Any:
@@ -27,4 +30,12 @@ def warn_unconverged(kernel: str, converged: Any, finite: Any, residual: Any, *,
         message = (
             f"{kernel}: the accuracy asked for was not reached (worst residual {worst:.1e}); {hint}"
         )
-        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+        warnings.warn(message, ConvergenceWarning, stacklevel=_depth())
+
+
+def _depth() -> int:
+    """How far up from the caller of this function the first line outside the package stands."""
+    depth, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
+        depth, frame = depth + 1, frame.f_back
+    return depth

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from .._core.registry import Case, Residual, declare, real_data
-from .factor import hermitian_factor, unitary_factor
+from .factor import hermitian_factor, polar_factors, unitary_factor
 from .polar import newton_schulz, orthogonalize, polar
 
 Arrays = tuple[np.ndarray, ...]
 # Distance to the reference that the conditioning of the "well-conditioned" cases (kappa <= 10) explains.
 FORWARD = 500.0
+UNITARY = {"completion": "unitary"}
 
 
 def with_spectrum(
@@ -260,12 +261,29 @@ declare(
         Case(
             f"{layout} {m}x{n}",
             _matrix(partial(graded, m=m, n=n, kappa=10)),
-            {"completion": "unitary"},
+            UNITARY,
             forward=FORWARD,
             layout=layout,
         )
         for layout in ("transposed", "strided", "reversed", "read-only")
         for m, n in ((45, 45), (71, 20), (5, 5))
+    ],
+)
+
+declare(
+    polar_factors,
+    residuals=_polar_residuals,
+    flops=_polar_flops,
+    outputs=(0, 1),
+    cases=[
+        Case("square", _matrix(lambda g: graded(g, 41, 41, 10)), UNITARY, forward=FORWARD),
+        Case("small batch", _matrix(lambda g: _batch(g, 20, 3, 3)), UNITARY),
+        Case("tall, kappa 2", _matrix(lambda g: graded(g, 300, 40, 2)), UNITARY, forward=FORWARD),
+        Case("tall, kappa 1e3", _matrix(lambda g: graded(g, 300, 40, 1e3)), UNITARY),
+        Case(
+            "tall, rank 20", _matrix(lambda g: graded(g, 90, 20, 2) @ graded(g, 20, 40, 2)), UNITARY
+        ),
+        Case("tall batch", _matrix(lambda g: _batch(g, 3, 90, 30)), UNITARY, layout="transposed"),
     ],
 )
 

@@ -73,7 +73,13 @@ def _lyapunov_inverse(h: Any, cutoff: float) -> tuple[Callable[[Any], Any], Any]
 
 
 def _unitary_tangent(
-    arrays: Any, tangents: Any, out: Any, *, completion: str, rcond: float | None, method: str
+    arrays: Any,
+    tangents: Any,
+    out: Any,
+    *,
+    completion: str,
+    rcond: float | None = None,
+    method: str = "auto",
 ) -> Any:
     """``dU = U Y + (dX - U U^H dX) H^{-1}`` with ``H Y + Y H = U^H dX - dX^H U``.
 
@@ -130,21 +136,39 @@ def hermitian_factor(u: Any, x: Any, /) -> Any:
     return hermitian_part(adjoint(u) @ x)
 
 
-def _spectral_bound(x: Any) -> Any:
-    """Upper estimate of the largest singular value: 1.1 x twelve power steps, at most two rigorous norms."""
+@op(fused=True)
+def polar_factors(
+    x: Any, /, *, completion: str, rcond: float | None = None, method: str = "auto"
+) -> Any:
+    """Both polar factors of tall ``x`` to full accuracy; returns ``(u, h, stats)``."""
+    u, stats = unitary_factor(x, completion=completion, rcond=rcond, method=method)
+    return u, hermitian_factor(u, x), stats
+
+
+def power_norm(x: Any, steps: int = POWER_STEPS) -> Any:
+    """Estimate of the largest singular value from below by power steps, shape (..., 1, 1)."""
     xp = namespace(x)
     rows = xp.arange(1, x.shape[-1] + 1, dtype=largest_entry(x).dtype, device=device(x))
     # A fixed start with irrational spacing: no structured matrix is orthogonal to it.
     start = xp.astype(xp.cos(rows * rows * 0.7548776662466927), x.dtype)[:, None]
     v = adjoint(x) @ (x @ start)
-    for _ in range(POWER_STEPS - 1):
+    for _ in range(steps - 1):
         v = adjoint(x) @ (x @ _unit(v))
-    unit = _unit(v)
-    estimate = POWER_MARGIN * frobenius(x @ unit)
+    return frobenius(x @ _unit(v))
+
+
+def norm_bound(x: Any) -> Any:
+    """The least of ``||x||_F`` and ``sqrt(||x||_1 ||x||_inf)``, shape (..., 1, 1)."""
+    xp = namespace(x)
     magnitude = xp.abs(x)
     columns = xp.max(xp.sum(magnitude, axis=-2, keepdims=True), axis=-1, keepdims=True)
     row_sums = xp.max(xp.sum(magnitude, axis=-1, keepdims=True), axis=-2, keepdims=True)
-    return xp.minimum(xp.minimum(estimate, frobenius(x)), xp.sqrt(columns * row_sums))
+    return xp.minimum(frobenius(x), xp.sqrt(columns * row_sums))
+
+
+def _spectral_bound(x: Any) -> Any:
+    """Upper estimate of the largest singular value: a margin over the power steps, at most a rigorous norm."""
+    return namespace(x).minimum(POWER_MARGIN * power_norm(x), norm_bound(x))
 
 
 def _safe(scale: Any) -> Any:
@@ -172,20 +196,21 @@ def _normalized(x: Any, normalization: str) -> Any:
     return x / xp.astype(bound, x.dtype)
 
 
-def _inverse_adjoint(x: Any) -> Any:
-    """``X^{-H}`` by QR; a vanishing pivot is lifted to eps, a perturbation within the backward error."""
+def inverse_adjoint(x: Any, *, singular: str = "lifted") -> Any:
+    """``X^{-H}`` by QR; a vanishing pivot is "lifted" to eps, within the backward error, or makes the result "nan"."""
     xp = namespace(x)
     q, r = xp.linalg.qr(x)
     eye = identity_like(r)
     magnitude = xp.abs(xp.sum(r * eye, axis=-1))
     floor = eps(x) * xp.max(magnitude, axis=-1, keepdims=True) + eps(x) ** 2
-    lift = xp.where(magnitude < floor, floor, xp.zeros_like(floor))
+    mend = floor if singular == "lifted" else xp.full_like(floor, float("nan"))
+    lift = xp.where(magnitude < floor, mend, xp.zeros_like(floor))
     r = r + xp.astype(lift, r.dtype)[..., None] * eye
     return q @ adjoint(xp.linalg.solve(r, eye + xp.zeros_like(r)))
 
 
 def _newton(x: Any, a: float, b: float) -> Any:
-    return a * x + b * _inverse_adjoint(x)
+    return a * x + b * inverse_adjoint(x)
 
 
 def _halley(x: Any, a: float, b: float, c: float, scale: float = 1.0) -> Any:
@@ -279,7 +304,8 @@ def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
     Plain products, solves and QR: traceable and differentiable step by step. With ``closing_tol > 0`` eager
     code measures the result and appends quintic steps until its singular values are that close to 1 (a backend
     may take any route there if ``any_route`` says so); otherwise the steps run exactly as they stand and the
-    residual is NaN (not measured).
+    residual is NaN (not measured). A partial factor keeps singular values below the plan's lower bound between 0
+    and 1: its residual is what the largest square exceeds 1 by.
     """
     xp = namespace(x)
     newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
@@ -288,7 +314,9 @@ def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
     extra: Any = 0.0
     residual = largest_entry(u)[..., 0, 0] * float("nan")
     if schedule.closing_tol > 0 and schedule.completion == "partial":
-        residual = frobenius(u @ gram(u) - u)[..., 0, 0]
+        # What lies below the plan's lower bound may stay below 1; nothing may lie above.
+        top = power_norm(u)[..., 0, 0]
+        residual = xp.maximum(top * top - 1, xp.zeros_like(top))
     elif schedule.closing_tol > 0:
         u, residual, extra = _closed(u, schedule.closing_tol)
     u = u if q is None else q @ u

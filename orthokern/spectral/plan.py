@@ -287,6 +287,7 @@ def plan_polar(
 
     Examples
     --------
+    >>> from orthokern.spectral import plan_polar
     >>> [step.kind.name for step in plan_polar(0.1, 1e-3)]
     ['HALLEY', 'QUINTIC']
     """

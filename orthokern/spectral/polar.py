@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple
 from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel
-from .._core.dtypes import compute_precision, eps
+from .._core.dtypes import compute_precision, eps, real_dtype
 from .._core.errors import OptionError
 from .._core.linalg import adjoint, departure, identity_like
 from .._core.namespace import device, device_kind, namespace
@@ -21,7 +21,7 @@ from .._core.results import mask_members, warn_unconverged
 from .._core.scaling import balance
 from .._core.typing import ArrayT
 from .coefficients import evaluate, polar_express_coefficients, preset_or_sequence
-from .factor import hermitian_factor, scheduled_factor, unitary_factor
+from .factor import hermitian_factor, polar_factors, scheduled_factor, unitary_factor
 from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind, plan_polar
 
 SIDES = ("right", "left")
@@ -58,7 +58,8 @@ class PolarInfo(NamedTuple, Generic[ArrayT]):
     iterations, extra_steps
         Steps taken in all, and those that the closing check appended.
     residual
-        Bound or measurement of ``||U^H U - I||_2`` (of the shorter side).
+        Bound or measurement of ``||U^H U - I||_2`` (of the shorter side); where a schedule leaves a partial factor,
+        what the square of its largest singular value exceeds 1 by.
     converged
         Whether the residual meets the accuracy asked for; False for members with NaN or infinity.
     lower_bound
@@ -91,12 +92,13 @@ class _Request(NamedTuple):
 
     kernel: str
     method: str
-    tol: float | None
-    lower_bound: float | None
-    steps: int | None
-    coefficients: Coefficients | None
-    completion: str
-    rcond: float | None
+    tol: float | None = None
+    lower_bound: float | None = None
+    steps: int | None = None
+    coefficients: Coefficients | None = None
+    completion: str = "partial"
+    rcond: float | None = None
+    normalization: str | None = None
 
 
 @kernel(ops=OPS)
@@ -188,7 +190,8 @@ def polar(
     request = _request("polar", method, tol, lower_bound, steps, coefficients, completion, rcond)
     if check_finite:
         check.finite_values(x, kernel="polar")
-    return PolarResult(*_factorize(x, request, side if compute_h else None))
+    u, h, stats, finite = _factorize(x, request, side if compute_h else None)
+    return PolarResult(u, h, _info(request, u, stats, finite))
 
 
 @kernel(ops=OPS)
@@ -238,7 +241,10 @@ def orthogonalize(
     )
     if check_finite:
         check.finite_values(x, kernel="orthogonalize")
-    u: ArrayT = _unitary(x, request)[0]
+    u: ArrayT
+    u, _, stats, finite = _factorize(x, request, None)
+    if not _exact(request):
+        _info(request, u, stats, finite)
     return u
 
 
@@ -293,10 +299,8 @@ def newton_schulz(
         name="normalization",
     )
     count = check.count(steps, kernel="newton_schulz", name="steps")
-    schedule = Schedule(
-        normalization, _polynomial_steps(preset_or_sequence(coefficients, count)), None, 0.0
-    )
-    u: ArrayT = _on_tall(x, lambda y: scheduled_factor(y, schedule=schedule))[0]
+    request = _Request("newton_schulz", "newton_schulz", steps=count, coefficients=coefficients)
+    u: ArrayT = _factorize(x, request._replace(normalization=normalization), None)[0]
     return u
 
 
@@ -336,69 +340,53 @@ def _refuse_unused(
         raise OptionError(message)
 
 
-def _factorize(x: Any, request: _Request, side: str | None) -> tuple[Any, Any, PolarInfo[Any]]:
-    """Unitary factor, Hermitian factor on ``side`` (None: an empty array) and info, in the dtype of ``x``."""
+def _factorize(x: Any, request: _Request, side: str | None) -> tuple[Any, Any, Any, Any]:
+    """``(u, h, stats, finite)``: the factors in the dtype of ``x``, ``h`` on ``side`` (None: an empty array)."""
+    if 0 in x.shape:
+        return _empty(x, side)
     xp = namespace(x)
-    u, stats, y, undo = _unitary(x, request)
-    finite = xp.isfinite(undo)
-    info = _info(request, u, stats, finite[..., 0, 0])
-    if not _exact(request):
-        _warn(request, info, finite[..., 0, 0])
-    if side is None:
-        return u, xp.zeros((*x.shape[:-2], 0, 0), dtype=x.dtype, device=device(x)), info
-    left, right = (u, y) if side == "right" else (adjoint(u), adjoint(y))
-    if 0 in x.shape:
-        n = left.shape[-1]
-        return u, xp.zeros((*x.shape[:-2], n, n), dtype=x.dtype, device=device(x)), info
-    h = hermitian_factor(compute_precision(left), right)
-    return u, xp.astype(h * undo, x.dtype, copy=False), info
-
-
-def _unitary(x: Any, request: _Request) -> tuple[Any, Any, Any, Any]:
-    """(u, stats, balanced x, undo) for any shape."""
-    m, n = x.shape[-2:]
-    if 0 in x.shape:
-        return _empty(x)
-    schedule = _schedule(request, x, min(m, n))
-    if schedule is not None:
-        return _on_tall(x, lambda y: scheduled_factor(y, schedule=schedule))
-    mode = "svd" if request.method == "svd" else "auto"
-    return _on_tall(
-        x,
-        lambda y: unitary_factor(
-            y, completion=request.completion, rcond=request.rcond, method=mode
-        ),
-    )
-
-
-def _on_tall(x: Any, factor: Any) -> tuple[Any, Any, Any, Any]:
-    """Balance ``x``, run ``factor`` on it or on its adjoint, and put NaN where a member was not finite."""
-    if 0 in x.shape:
-        return _empty(x)
-    xp = namespace(x)
-    wide = x.shape[-2] < x.shape[-1]
     y, undo = balance(compute_precision(x))
-    u, stats = factor(adjoint(y) if wide else y)
+    finite = xp.isfinite(undo)
+    u, h, stats = _factors(y, request, side)
+    u = xp.astype(mask_members(u, finite), x.dtype, copy=False)
+    return u, xp.astype(h * undo, x.dtype, copy=False), constant(stats), finite[..., 0, 0]
+
+
+def _factors(y: Any, request: _Request, side: str | None) -> tuple[Any, Any, Any]:
+    """``(u, h, stats)`` of balanced ``y`` of any shape; ``h`` is empty if ``side`` is None."""
+    m, n = y.shape[-2:]
+    wide = m < n
+    tall = adjoint(y) if wide else y
+    schedule = _schedule(request, y, min(m, n))
+    if schedule is None and side == ("left" if wide else "right"):
+        u, h, stats = polar_factors(tall, **_full(request))
+        return adjoint(u) if wide else u, h, stats
+    if schedule is None:
+        u, stats = unitary_factor(tall, **_full(request))
+    else:
+        u, stats = scheduled_factor(tall, schedule=schedule)
     u = adjoint(u) if wide else u
-    return (
-        xp.astype(mask_members(u, xp.isfinite(undo)), x.dtype, copy=False),
-        constant(stats),
-        y,
-        undo,
-    )
+    if side is None:
+        h = namespace(y).zeros((*y.shape[:-2], 0, 0), dtype=y.dtype, device=device(y))
+    else:
+        h = hermitian_factor(u, y) if side == "right" else hermitian_factor(adjoint(u), adjoint(y))
+    return u, h, stats
 
 
-def _empty(x: Any) -> tuple[Any, Any, Any, Any]:
+def _full(request: _Request) -> dict[str, Any]:
+    """Options of a factorization to full accuracy."""
+    method = "svd" if request.method == "svd" else "auto"
+    return {"completion": request.completion, "rcond": request.rcond, "method": method}
+
+
+def _empty(x: Any, side: str | None) -> tuple[Any, Any, Any, Any]:
+    """The factors of matrices without entries: an empty one, and zeros."""
     xp = namespace(x)
-    y = compute_precision(x)
-    real = xp.real(y) if xp.isdtype(y.dtype, "complex floating") else y
-    batch, like = x.shape[:-2], {"dtype": real.dtype, "device": device(x)}
-    return (
-        xp.zeros_like(x),
-        xp.zeros((*batch, STATS_WIDTH), **like),
-        y,
-        xp.ones((*batch, 1, 1), **like),
-    )
+    n = {None: 0, "left": x.shape[-2], "right": x.shape[-1]}[side]
+    h = xp.zeros((*x.shape[:-2], n, n), dtype=x.dtype, device=device(x))
+    dtype = real_dtype(compute_precision(x))
+    stats = xp.zeros((*x.shape[:-2], STATS_WIDTH), dtype=dtype, device=device(x))
+    return xp.zeros_like(x), h, stats, stats[..., 0] == 0
 
 
 def _accuracy(request: _Request, x: Any) -> float:
@@ -424,9 +412,14 @@ def _schedule(request: _Request, x: Any, n: int) -> Schedule | None:
         restarts = tuple(range(2, len(steps), 2)) if method == "gram" else None
     else:
         steps = _planned(method, lower, tol)
-    normalization = "frobenius" if method == "newton_schulz" and exact else "spectral"
+    usual = "frobenius" if method == "newton_schulz" and exact else "spectral"
     return Schedule(
-        normalization, steps, restarts, closing, request.completion, any_route=method == "auto"
+        request.normalization or usual,
+        steps,
+        restarts,
+        closing,
+        request.completion,
+        any_route=method == "auto",
     )
 
 
@@ -479,19 +472,23 @@ def _enough(make: Any, lower: float, tol: float) -> tuple[Step, ...]:
 
 
 def _info(request: _Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
+    """The figures of a factorization; eager code warns if it fell short of what was asked for."""
     xp = namespace(u)
-    n = min(u.shape[-2:])
     whole = compute_precision(u)
     residual = stats[..., Stat.RESIDUAL]
     if _exact(request) and 0 not in u.shape:
         thin = adjoint(whole) if u.shape[-2] < u.shape[-1] else whole
         residual = constant(departure(thin, identity_like(adjoint(thin) @ thin)))
     tol = request.tol or 0.0
-    enough = 10 * max(n, 1) ** 0.5 * eps(whole) + 2 * tol + tol * tol
+    enough = 10 * max(min(u.shape[-2:]), 1) ** 0.5 * eps(whole) + 2 * tol + tol * tol
+    converged = (residual <= enough) & finite
+    if not _exact(request):
+        hint = "pass method='svd', or a smaller lower_bound"
+        warn_unconverged(request.kernel, converged, finite, residual, hint=hint)
     return PolarInfo(
         iterations=xp.astype(stats[..., Stat.ITERATIONS], xp.int32),
         residual=residual,
-        converged=(residual <= enough) & finite,
+        converged=converged,
         extra_steps=xp.astype(stats[..., Stat.EXTRA_STEPS], xp.int32),
         lower_bound=stats[..., Stat.LOWER_BOUND],
         schedule=xp.astype(stats[..., len(Stat) :], xp.int32),
@@ -502,8 +499,3 @@ def _info(request: _Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
 def _exact(request: _Request) -> bool:
     """Whether the caller fixed the steps, which then run as they are and promise no accuracy."""
     return request.steps is not None or request.coefficients is not None
-
-
-def _warn(request: _Request, info: PolarInfo[Any], finite: Any) -> None:
-    hint = "pass method='svd', or a smaller lower_bound"
-    warn_unconverged(request.kernel, info.converged, finite, info.residual, hint=hint)

@@ -49,7 +49,9 @@ def dtypes_of(library: str) -> tuple[str, ...]:
 
 
 def dtype_for(array: np.ndarray, precision: str) -> str:
-    """The dtype name of ``array`` in that precision: complex stays complex."""
+    """The dtype name of ``array`` in that precision: complex stays complex, integers stay as they are."""
+    if array.dtype.kind in "iu":
+        return array.dtype.name
     return _COMPLEX[precision] if np.iscomplexobj(array) else precision
 
 

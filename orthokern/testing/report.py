@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import importlib.resources
 import json
 import math
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,25 +131,6 @@ def to_json(rows: Sequence[Outcome], machine: dict[str, str]) -> str:
     return json.dumps(document, indent=1)
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>orthokern validate</title>
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; color: #1c2330; }}
-table {{ border-collapse: collapse; width: 100%; font-size: 13px; }}
-th, td {{ text-align: left; padding: .3rem .55rem; border-bottom: 1px solid #dfe4ec; }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
-.pass {{ color: #14713d; }} .fail {{ color: #b3171f; font-weight: 700; }} .refused {{ color: #8a6100; }}
-.bar {{ background: #e8ecf3; width: 9rem; height: .7rem; }} .bar i {{ display: block; height: 100%; background: #3867d6; }}
-.bar i.over {{ background: #b3171f; }}
-</style></head><body>
-<h1>orthokern validate</h1><p>{summary}</p><p>{machine}</p>
-<h2>Worst use of the error budget, by kernel and backend</h2>{chart}
-<h2>Speed over the reference body (median), by kernel and backend</h2>{speed}
-<h2>All rows</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>
-</body></html>
-"""
-
-
 def condensed(rows: Sequence[Outcome]) -> list[Outcome]:
     """Of each kernel, case and backend that ran the row nearest to a limit; failed rows are all kept."""
     best: dict[tuple[str, str, str], Outcome] = {}
@@ -210,7 +193,8 @@ def to_html(rows: Sequence[Outcome], machine: dict[str, str], seconds: float) ->
         if any(row.speedup for row in group)
     }
     body = "".join(_html_row(row) for row in rows)
-    return _PAGE.format(
+    page = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return string.Template(page).substitute(
         summary=html.escape(summary(rows, seconds)),
         machine=html.escape(", ".join(f"{key} {value}" for key, value in machine.items())),
         chart=_bars(budget, "of the limit", full=1.0),

@@ -41,6 +41,20 @@ def available_backends(device: str = "cpu") -> tuple[str, ...]:
     return (ARRAY_API, *usable)
 
 
+def _absence(backend: str, device: str) -> str | None:
+    """Why an installed backend takes no part in a validation on ``device``."""
+    if backend in available_backends(device):
+        return None
+    return load(backend).available() or f"it serves no arrays on {device}"
+
+
+def not_run(device: str = "cpu") -> list[str]:
+    """Why array libraries and backends that orthokern knows take no part in a validation here."""
+    reasons = [libraries.missing(name) for name in libraries.MODULES]
+    absent = {name: _absence(name, device) for name in installed()}
+    return [r for r in reasons if r] + [f"backend {n}: {r}" for n, r in absent.items() if r]
+
+
 def _chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
     for name in asked:
         if name not in known:
@@ -49,12 +63,30 @@ def _chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str,
     return tuple(asked) or tuple(known)
 
 
+def _chosen_backends(asked: Sequence[str], device: str) -> tuple[str, ...]:
+    for name in asked:
+        reason = _absence(name, device) if name in installed() else None
+        if reason is not None:
+            message = f"expected a backend that can run here, got {name!r}: {reason}"
+            raise ValueError(message)
+    return _chosen(asked, available_backends(device), "backend")
+
+
+def _chosen_libraries(asked: Sequence[str]) -> tuple[str, ...]:
+    for name in asked:
+        reason = libraries.missing(name)
+        if reason is not None:
+            message = f"expected an array library that can be used here, got {name!r}: {reason}"
+            raise ValueError(message)
+    return tuple(asked) or libraries.available()
+
+
 def jobs(selection: Selection) -> list[Job]:
     """The rows of a validation, in the order they run."""
     declarations = load_all()
     kernels = _chosen(selection.kernels, tuple(declarations), "kernel")
-    backends = _chosen(selection.backends, available_backends(selection.device), "backend")
-    names = _chosen(selection.libraries, libraries.available(), "library")
+    backends = _chosen_backends(selection.backends, selection.device)
+    names = _chosen_libraries(selection.libraries)
     _chosen(selection.dtypes, ("float64", "float32"), "dtype")
     return [
         Job(declarations[kernel], case, Setting(library, dtype, backend, selection.device))
@@ -63,11 +95,11 @@ def jobs(selection: Selection) -> list[Job]:
         for library in names
         for dtype in libraries.dtypes_of(library)
         for backend in backends
-        if _wanted(selection, declarations[kernel], case, library, dtype, backend)
+        if wanted(selection, declarations[kernel], case, library, dtype, backend)
     ]
 
 
-def _wanted(
+def wanted(
     selection: Selection,
     declaration: Declaration,
     case: Case,
@@ -75,6 +107,7 @@ def _wanted(
     dtype: str,
     backend: str,
 ) -> bool:
+    """Whether a selection has this row: backends serve arrays in memory, layouts exist where memory has strides."""
     if selection.dtypes and dtype not in selection.dtypes:
         return False
     if selection.quick and not (library == "numpy" and case.layout == "contiguous"):
