@@ -26,7 +26,6 @@ from interleave import Rounds, one_thread, restarted, thread_pools
 from measure import Comparison, Record, measure
 from tasks import Task, chosen
 
-import orthokern
 from orthokern.__main__ import machine
 from orthokern.testing import libraries
 
@@ -111,7 +110,7 @@ def _run(tasks: Sequence[Task], *, quick: bool) -> dict[str, Any]:
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "quick": quick,
-        "machine": {"orthokern": orthokern.__version__} | machine(),
+        "machine": machine(),
         "threads": {"count": 1, "held_by": limiter, "pools": pools},
         "seeds": list(seeds),
         "rounds": rounds._asdict(),

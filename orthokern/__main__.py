@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import __version__
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from .testing.validation import Job, Selection
 
 PACKAGES = (
-    "orthokern",
     "numpy",
     "scipy",
     "array-api-compat",
@@ -82,6 +83,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 def machine() -> dict[str, str]:
     """Processor, Python and the versions of the packages that matter."""
     found = {
+        "orthokern": __version__,
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
@@ -148,6 +150,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     from .testing.validation import jobs, not_run
 
     start = time.perf_counter()
+    _refuse_unwritable(arguments.html, arguments.json)
     wanted = jobs(_selection(arguments))
     rows = _run_jobs(wanted, Console(stderr=True), repeats=2)
     seconds = time.perf_counter() - start
@@ -168,6 +171,14 @@ def _validate(arguments: argparse.Namespace) -> int:
     return 0 if report.succeeded(rows) else 1
 
 
+def _refuse_unwritable(*targets: str | None) -> None:
+    """Refuse at once what could not be written at the end."""
+    for target in targets:
+        if target not in (None, "-"):
+            with Path(str(target)).open("a", encoding="utf-8"):
+                pass
+
+
 def _write(text: str, target: str) -> None:
     if target == "-":
         sys.stdout.write(text + "\n")
@@ -181,6 +192,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from .testing import report
     from .testing.validation import jobs
 
+    _refuse_unwritable(arguments.json)
     timed = [job for job in jobs(_selection(arguments)) if job.case.bench]
     rows = _run_jobs(timed, Console(stderr=True), repeats=7)
     if arguments.json:
@@ -205,7 +217,7 @@ def _backends() -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from ._core.backends import installed, load, priority
+    from ._core.backends import absence, installed, ops_of, priority
     from ._core.dispatch import OPS
     from ._core.registry import load_all
 
@@ -218,9 +230,9 @@ def _backends() -> int:
         title_justify="left",
     )
     for op in sorted(OPS):
-        table.add_row(op, *("yes" if op in load(name).entries else "-" for name in names))
+        table.add_row(op, *("yes" if op in ops_of(name) else "-" for name in names))
     table.add_section()
-    table.add_row("available", *(load(name).available() or "yes" for name in names))
+    table.add_row("available", *(absence(name) or "yes" for name in names))
     table.add_row(
         "asked by default", *("yes" if name in priority() else "only when named" for name in names)
     )
@@ -237,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "bench":
             return _bench(arguments)
         return _info() if arguments.command == "info" else _backends()
-    except (ValueError, RuntimeError) as reason:
+    except (OSError, ValueError, RuntimeError) as reason:
         sys.stderr.write(f"orthokern {arguments.command}: {reason}\n")
         return 2
 

@@ -281,7 +281,7 @@ def departure(g: np.ndarray, start: np.ndarray, steps: int) -> float:
         v = y
         norm = np.sqrt(square_sum(v.reshape(1, n)))
         if not norm > 0:
-            return 0.0
+            break
     return float(norm)
 
 

@@ -257,7 +257,7 @@ def completed(state: Iterate, lower: float, goal: float | None) -> np.ndarray:
     count = newton_steps(float(f"{lower * 0.995:.2e}"), goal, prices)
     for step in range(count):
         if step and not state.invert():
-            row[Stat.RESIDUAL] = math.nan
+            row[Stat.RESIDUAL] = math.inf
             return row
         lower = state.newton(min(lower, 1.0))
         row[len(Stat) + step] = StepKind.NEWTON

@@ -11,11 +11,11 @@ from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
 
 from . import layout
 from .library import thin_qr
-from .newton import DEFECT_STEPS, UPPER_MARGIN, UPPER_STEPS, Factor, Iterate
+from .newton import DEFECT_STEPS, UPPER_MARGIN, Factor, Iterate
 
 CLOSING_QUINTIC = (15 / 8, -10 / 8, 3 / 8)
 MOST_CLOSING_STEPS = 6
-TOP_STEPS = 8
+NORM_STEPS, TOP_STEPS = 12, 8
 # Above this weight the Cholesky form of a Halley step loses about c * eps; the QR form does not.
 CHOLESKY_LIMIT = 200.0
 
@@ -40,7 +40,7 @@ def execute(a: np.ndarray, schedule: Schedule) -> Factor:
     if state.scale != 1:
         state.x *= state.real(state.scale)
         state.scale = 1.0
-    extra, residual = _close(state, schedule) if schedule.closing_tol > 0 else (0, math.nan)
+    extra, residual = _close(state, schedule) if schedule.closing_tol > 0 else (0, math.inf)
     return Factor(state.x, _figures(state, schedule.steps, extra, residual))
 
 
@@ -49,7 +49,7 @@ def _figures(state: Iterate, steps: tuple[Step, ...], extra: int, residual: floa
     codes = [*(step.kind for step in steps), *[StepKind.QUINTIC] * extra][: STATS_WIDTH - len(Stat)]
     stats[len(Stat) : len(Stat) + len(codes)] = codes
     stats[Stat.ITERATIONS], stats[Stat.EXTRA_STEPS] = len(steps) + extra, extra
-    stats[Stat.RESIDUAL] = residual if math.isnan(residual) else max(residual, state.eps)
+    stats[Stat.RESIDUAL] = max(residual, state.eps)
     return stats
 
 
@@ -63,7 +63,8 @@ def _normalize(state: Iterate, normalization: str) -> None:
         layout.mirror(g.T)
         bound = layout.square_sum(g.T) ** 0.25
     elif normalization == "spectral" and bound > 0:
-        bound = min(bound, UPPER_MARGIN * layout.gain(state.x.T, state.start, UPPER_STEPS))
+        # The polynomials that follow diverge above their interval: more steps than a measured plan needs.
+        bound = min(bound, UPPER_MARGIN * layout.gain(state.x.T, state.start, NORM_STEPS))
     state.scale = 1 / bound if bound > 0 else 1.0
 
 

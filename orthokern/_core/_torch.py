@@ -6,10 +6,14 @@ that defines ``jvp``: hence two generic module-level classes, one for eager code
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .errors import UnsupportedError
 
 if TYPE_CHECKING:
     from .dispatch import Op
@@ -22,15 +26,32 @@ _is_wrapped: Callable[[Any], bool] = torch._C._functorch.is_functorch_wrapped_te
 
 
 def is_traced(x: Any) -> bool:
-    """Whether ``x`` is abstract: seen by torch.compile, or wrapped by a torch.func transform."""
-    if torch.compiler.is_compiling():
-        return True
-    return _is_wrapped(x)
+    """Whether ``x`` is abstract: seen by torch.compile, wrapped by a torch.func transform, without data (meta)."""
+    return torch.compiler.is_compiling() or _is_wrapped(x) or bool(x.is_meta)
+
+
+def is_dense(x: Any) -> bool:
+    """Whether ``x`` has all its entries in memory, with strides."""
+    return x.layout is torch.strided
 
 
 def is_plain(x: Any) -> bool:
     """Whether ``x`` is an ordinary dense tensor (no DTensor, fake or sparse one)."""
-    return type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout is torch.strided
+    return type(x) in (torch.Tensor, torch.nn.Parameter) and is_dense(x) and not x.is_meta
+
+
+def full_precision(x: Any) -> AbstractContextManager[Any]:
+    """A block without autocast on the device of ``x``."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
+
+
+@functools.cache
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with compilation off inside."""
+    return torch.compiler.disable(function)  # type: ignore[no-any-return]
 
 
 def host_view(x: Any) -> Any:
@@ -53,18 +74,32 @@ def wants_derivative(arrays: tuple[Any, ...]) -> bool:
 def call(op: Op, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
     """Run ``op`` on tensors, through its rule when a derivative or a torch.func transform is active."""
     if torch.compiler.is_compiling():
-        if op.jvp is None or not any(a.requires_grad for a in arrays):
+        rule = op.rule(static)
+        if rule is None or not any(a.requires_grad for a in arrays):
             return op.body(*arrays, **static)
-        return Compiled.apply(op.body, op.jvp, static, *arrays)
+        return Compiled.apply(op.body, rule, static, *arrays)
     if not wants_derivative(arrays):
         return op.run(arrays, static)
-    if op.jvp is None:
+    _refuse_nested_forward_mode()
+    if op.rule(static) is None:
         return op.run_body(
             arrays, static, "the arrays carry derivatives and this op has no derivative rule"
         )
     from .dispatch import current_choice
 
     return Eager.apply(op, current_choice(), static, *arrays)
+
+
+def _refuse_nested_forward_mode() -> None:
+    """Refuse forward mode over forward mode, in which torch loses the tangents of any autograd function."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()  # type: ignore[attr-defined,unused-ignore] # pyright: ignore[reportAttributeAccessIssue]
+    forward = [level for level in levels if "Jvp" in str(level.key())]
+    if len(forward) > 1:
+        message = (
+            "torch loses the tangents of autograd functions in nested forward mode (jvp of jvp, jacfwd of jacfwd); "
+            "use torch.func.jacfwd(torch.func.jacrev(f)) or torch.func.hessian"
+        )
+        raise UnsupportedError(message)
 
 
 def _tuple(out: Any) -> tuple[Any, ...]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from .dtypes import is_low_precision
+from .dtypes import is_computed_in
 from .namespace import is_traced, library
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def call(op: Op, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
         from . import _torch
 
         return _torch.call(op, arrays, static)
-    if name == "jax" and op.jvp is not None and any(map(is_traced, arrays)):
+    if name == "jax" and any(map(is_traced, arrays)) and op.rule(static) is not None:
         return _jax_function(op, tuple(sorted(static.items())))(*arrays)
     return op.run(arrays, static)
 
@@ -45,14 +46,32 @@ def _jax_function(op: Op, static: tuple[tuple[str, Any], ...]) -> Callable[..., 
     return function  # type: ignore[no-any-return]
 
 
+def full_precision(x: Any) -> AbstractContextManager[Any]:
+    """A block in which torch.autocast does not lower the precision of products."""
+    if library(x) == "torch":
+        from . import _torch
+
+        return _torch.full_precision(x)
+    return nullcontext()
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as torch.compile leaves it alone, where it compiles the code around it."""
+    if "torch" not in sys.modules:
+        return function
+    from . import _torch
+
+    return _torch.uncompiled(function)
+
+
 def is_plain(x: Any) -> bool:
     """Whether ``x`` is concrete and nobody asks for derivatives of what is computed from it."""
     name = library(x)
     if name == "torch":
         from . import _torch
 
-        return _torch.is_plain(x) and not _torch.wants_derivative((x,)) and not is_low_precision(x)
-    return not is_traced(x) and not is_low_precision(x)
+        return _torch.is_plain(x) and not _torch.wants_derivative((x,)) and is_computed_in(x)
+    return not is_traced(x) and is_computed_in(x)
 
 
 def constant(x: Any) -> Any:

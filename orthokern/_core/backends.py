@@ -100,6 +100,7 @@ def register(backend: Backend) -> Backend:
     """
     _registered[backend.name] = backend
     load.cache_clear()
+    priority.cache_clear()
     _forget()
     return backend
 
@@ -150,14 +151,31 @@ def load(name: str) -> Backend:
     return backend
 
 
+def absence(name: str) -> str | None:
+    """Why the installed backend ``name`` cannot run here; None if it can."""
+    try:
+        return load(name).available()
+    except BackendError as broken:
+        return str(broken)
+
+
+def ops_of(name: str) -> frozenset[str]:
+    """The ops that the installed backend ``name`` implements; none if it cannot be loaded."""
+    try:
+        return frozenset(load(name).entries)
+    except BackendError:
+        return frozenset()
+
+
 @functools.cache
 def priority() -> tuple[str, ...]:
     """Backends asked when the caller names none, in order; the environment variable replaces the default."""
     text = os.environ.get(ENVIRONMENT)
     if text is not None:
-        return tuple(
-            name
-            for name in (part.strip() for part in text.split(","))
-            if name and name != ARRAY_API
-        )
+        named = [name for name in (part.strip() for part in text.split(",")) if name]
+        unknown = [name for name in named if name not in (ARRAY_API, *installed())]
+        if unknown:
+            message = f"{ENVIRONMENT} names {', '.join(unknown)}, but installed are {', '.join(installed())}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return tuple(name for name in named if name != ARRAY_API)
     return tuple(name for name in DEFAULT_ORDER if name in installed())

@@ -62,6 +62,7 @@ declare(
     cases=[
         Case("first counters", lambda g: (np.arange(7),), {"seed": 0, "stream": 4}),
         Case("wide seed", lambda g: (np.arange(90, 99),), {"seed": 2**64 - 3, "stream": 7}),
+        Case("strided", lambda g: (np.arange(12),), {"seed": 5, "stream": 1}, layout="strided"),
         Case(
             "group", lambda g: (g.integers(0, 2**31, (3, 2)),), {"seed": 9, "stream": 9, "group": 5}
         ),

@@ -29,6 +29,7 @@ from .namespace import (
     compiling,
     device,
     is_array,
+    is_dense,
     is_lazy,
     is_traced,
     library,
@@ -46,10 +47,15 @@ def array(x: Any, *, kernel: str, name: str = "x") -> Any:
         )
         raise ArrayTypeError(message)
     if not is_array(x):
+        sparse = type(x).__module__.startswith("scipy.sparse")
+        way_out = f"{name}.toarray()" if sparse else f"numpy.asarray({name})"
         message = (
             f"{kernel}: expected an array for {name} (NumPy, torch, JAX, CuPy, Dask, ...), got "
-            f"{type(x).__name__}; wrap it, for example numpy.asarray({name})"
+            f"{type(x).__name__}; wrap it, for example {way_out}"
         )
+        raise ArrayTypeError(message)
+    if not is_dense(x):
+        message = f"{kernel}: expected a dense array for {name}, got layout {x.layout}; pass {name}.to_dense()"
         raise ArrayTypeError(message)
     return x
 
@@ -76,6 +82,10 @@ def matrix(x: Any, *, kernel: str, name: str = "x", low_precision: bool = True) 
             f"add axes, for example {name}[None, :] or {name}[:, None]"
         )
         raise ShapeError(message)
+    if is_lazy(x) and any(math.isnan(size) for size in x.shape):
+        shape = tuple(x.shape)
+        message = f"{kernel}: expected known sizes for {name}, got shape {shape}; call {name}.compute_chunk_sizes()"
+        raise UnsupportedError(message)
     return x
 
 
@@ -127,23 +137,33 @@ def flag(value: Any, *, kernel: str, name: str) -> bool:
     return bool(value)
 
 
-def count(value: Any, *, kernel: str, name: str, least: int = 1) -> int:
-    """An integer of at least ``least``."""
+def count(value: Any, *, kernel: str, name: str, least: int = 1, most: int | None = None) -> int:
+    """An integer of at least ``least`` and at most ``most``."""
     try:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if isinstance(value, bool) or number < least:
-        message = f"{kernel}: expected {name} to be an integer >= {least}, got {value!r}"
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        above = "" if most is None else f" and <= {most}"
+        message = f"{kernel}: expected {name} to be an integer >= {least}{above}, got {value!r}"
         raise OptionError(message)
     return number
 
 
-def interval(value: Any, *, kernel: str, name: str, low: float = 0.0, high: float = 1.0) -> float:
-    """A number strictly between ``low`` and ``high``."""
+def interval(
+    value: Any,
+    *,
+    kernel: str,
+    name: str,
+    low: float = 0.0,
+    high: float = 1.0,
+    closed: bool = False,
+) -> float:
+    """A number strictly between ``low`` and ``high``; ``closed`` admits ``high`` itself."""
     number = _number(value)
-    if not low < number < high:
-        message = f"{kernel}: expected {name} to be a number with {low:g} < {name} < {high:g}, got {value!r}"
+    if not low < number < high and not (closed and number == high):
+        sign = "<=" if closed else "<"
+        message = f"{kernel}: expected {name} to be a number with {low:g} < {name} {sign} {high:g}, got {value!r}"
         raise OptionError(message)
     return number
 
@@ -154,7 +174,7 @@ def _number(value: Any) -> float:
         return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 

@@ -155,17 +155,29 @@ class Op:
     """
 
     def __init__(
-        self, body: Callable[..., Any], jvp: Callable[..., Any] | None, *, fused: bool = False
+        self,
+        body: Callable[..., Any],
+        jvp: Callable[..., Any] | None = None,
+        *,
+        converges: Callable[..., bool] | None = None,
+        fused: bool = False,
     ) -> None:
         functools.update_wrapper(self, body)
         self.name = body.__name__
         self.body = body
         self.jvp = jvp
+        self.converges = converges
         self.fused = fused
         OPS[self.name] = self
 
     def __repr__(self) -> str:
         return f"Op({self.name!r})"
+
+    def rule(self, static: dict[str, Any]) -> Callable[..., Any] | None:
+        """The tangent rule for these options; None where the body is to be differentiated step by step."""
+        if self.converges is not None and not self.converges(**static):
+            return None
+        return self.jvp
 
     def __call__(self, *arrays: Any, **static: Any) -> Any:
         """Run on the backend in force, through the op's derivative rule where a derivative is asked for."""
@@ -194,12 +206,12 @@ class Op:
     ) -> Any:
         refused: dict[str, str] = {}
         for name, entry, bridged in route.candidates:
-            reason = entry.when(*arrays, **static) if entry.when is not None else None
+            seen = views.at_home(arrays) if bridged else arrays
+            reason = entry.when(*seen, **static) if entry.when is not None else None
             if reason is None:
                 self._record(context, name, arrays, route.refused | refused)
-                if bridged:
-                    return views.run_at_home(entry.implementation, arrays, static)
-                return entry.implementation(*views.owned(arrays), **static)
+                result = entry.implementation(*views.owned(seen), **static)
+                return views.returned(result, arrays[0]) if bridged else result
             refused[name] = reason
         if context.choice in refused and not self.fused:
             self._fail(context.choice, refused[str(context.choice)])
@@ -255,15 +267,19 @@ class Op:
 
 
 def op(
-    *, jvp: Callable[..., Any] | None = None, fused: bool = False
+    *,
+    jvp: Callable[..., Any] | None = None,
+    converges: Callable[..., bool] | None = None,
+    fused: bool = False,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated array-API function as an op.
 
     ``jvp(arrays, tangents, out, **static)`` returns the tangent of the result, linear in the tangents and
-    written in array-API code; every autodiff engine derives the rest from it. A ``fused`` op needs none: its
-    body calls other ops.
+    written in array-API code; every autodiff engine derives the rest from it. It is the derivative of a limit:
+    where ``converges(**static)`` is False the steps of the body are differentiated instead. A ``fused`` op needs no
+    rule: its body calls other ops.
     """
-    return lambda body: Op(body, jvp, fused=fused)
+    return lambda body: Op(body, jvp, converges=converges, fused=fused)
 
 
 def kernel(*, ops: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -283,7 +299,7 @@ def kernel(*, ops: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[
             if choice is None:
                 return _call(function, ops, args, kwargs)
             with use_backend(str(choice)):
-                return _call(function, ops, args, kwargs)
+                return autodiff.uncompiled(_call)(function, ops, args, kwargs)
 
         return public
 
@@ -293,25 +309,26 @@ def kernel(*, ops: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[
 def _call(
     function: Callable[..., R], ops: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> R:
-    context = _context.get()
     x = args[0] if args else None
-    if not ops or type(x) is np.ndarray or not is_array(x) or not autodiff.is_plain(x):
+    if type(x) is np.ndarray or not is_array(x):
         return function(*args, **kwargs)
-    if not _runs_at_home(context.choice, ops, type(x), library(x), x):
-        return function(*args, **kwargs)
-    with _entered(context._replace(caller=library(x))):
-        result = function(views.host_view(x), *args[1:], **kwargs)
+    with autodiff.full_precision(x):
+        if not ops or not autodiff.is_plain(x) or not _runs_at_home(ops, x):
+            return function(*args, **kwargs)
+        with _entered(_context.get()._replace(caller=library(x))):
+            result = function(views.host_view(x), *args[1:], **kwargs)
     return views.returned(result, x)  # type: ignore[no-any-return]
 
 
 _homes: dict[tuple[Any, ...], bool] = conclusions()
 
 
-def _runs_at_home(choice: str | None, ops: tuple[str, ...], kind: type, name: str, x: Any) -> bool:
+def _runs_at_home(ops: tuple[str, ...], x: Any) -> bool:
     """Whether the first backend that can serve ``x`` has all ``ops`` and is written for NumPy arrays."""
-    key = (choice, ops, kind, getattr(x, "device", None))
+    choice = current_choice()
+    key = (choice, ops, type(x), getattr(x, "device", None))
     if key not in _homes:
-        _homes[key] = _finds_home(choice, ops, name, x)
+        _homes[key] = _finds_home(choice, ops, library(x), x)
     return _homes[key]
 
 

@@ -48,6 +48,11 @@ def is_low_precision(x: Any) -> bool:
     return dtype_name(x) in LOW_PRECISION
 
 
+def is_computed_in(x: Any) -> bool:
+    """Whether arithmetic runs in the dtype of ``x`` itself: floating, and no low precision."""
+    return dtype_name(x) in _EXPONENTS
+
+
 def exponent_limit(x: Any) -> int:
     """Largest k such that 2**k and 2**-k are both normal in the precision of ``x``."""
     return _EXPONENTS[dtype_name(x)]

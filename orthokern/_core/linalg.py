@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
+
+import numpy as np
 
 from .dtypes import is_complex
 from .errors import UnsupportedError
-from .namespace import device, is_lazy, namespace
+from .namespace import device, is_lazy, library, namespace
 
 
 def adjoint(x: Any) -> Any:
     """Conjugate transpose of the last two dimensions; a view where the library has views."""
     xp = namespace(x)
-    transposed = xp.matrix_transpose(x)
+    # The attribute, where there is one, has rules for more of torch's transforms than the function.
+    transposed = x.mT if hasattr(x, "mT") else xp.matrix_transpose(x)
     return xp.conj(transposed) if is_complex(x) else transposed
 
 
@@ -36,18 +40,35 @@ def hermitian_part(x: Any) -> Any:
     return (x + adjoint(x)) / 2
 
 
-def thin_svd(x: Any) -> tuple[Any, Any, Any]:
-    """``(p, s, qh)`` with ``x = (p * s) @ qh``; Dask decomposes single matrices in row blocks only."""
+def nan_unless(keep: Any, x: Any) -> Any:
+    """``x`` where ``keep`` holds, NaN elsewhere."""
     xp = namespace(x)
-    if is_lazy(x):
-        if x.ndim > 2:
-            message = (
-                f"expected a single matrix, because Dask decomposes no stacks, got shape {tuple(x.shape)}; "
-                "map the kernel over the blocks, for example x.map_blocks(lambda b: orthokern.polar(b).u)"
-            )
-            raise UnsupportedError(message)
-        x = x.rechunk({-1: -1})
-    return tuple(xp.linalg.svd(x, full_matrices=False))
+    # An array of NaN would set off jax_debug_nans; older versions of the standard ask for an array.
+    nan = float("nan") if library(x) == "jax" else xp.full_like(x, float("nan"))
+    return xp.where(keep, x, nan)
+
+
+def decomposable(x: Any) -> Any:
+    """``x`` as the decompositions of its library take it: Dask has them for single matrices in blocks of rows."""
+    if not is_lazy(x):
+        return x
+    if x.ndim > 2:
+        message = (
+            f"expected a single matrix, because Dask decomposes no stacks, got shape {tuple(x.shape)}; "
+            "map the kernel over the blocks, for example x.map_blocks(lambda b: orthokern.polar(b).u)"
+        )
+        raise UnsupportedError(message)
+    square = x.shape[0] == x.shape[1]
+    return x.rechunk({0: -1, 1: -1} if square else {1: -1})
+
+
+def thin_svd(x: Any) -> tuple[Any, Any, Any]:
+    """``(p, s, qh)`` with ``x = (p * s) @ qh``."""
+    with warnings.catch_warnings():
+        if is_lazy(x):
+            # Dask finds out dtypes on an empty array, in a way that NumPy warns of.
+            warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
+        return tuple(namespace(x).linalg.svd(decomposable(x), full_matrices=False))
 
 
 def frobenius(x: Any) -> Any:

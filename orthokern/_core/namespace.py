@@ -20,17 +20,18 @@ _LIBRARIES: dict[type, str] = {}
 
 
 def _learn(kind: type, x: Any) -> None:
-    if compiling():
-        # Dynamo can trace this import, but warns of the caches inside array_namespace.
-        import array_api_compat.torch as space
-    else:
-        space = array_api_compat.array_namespace(x)
+    space = array_api_compat.array_namespace(x)
     _LIBRARIES[kind] = space.__name__.removeprefix("array_api_compat.").split(".")[0]
     _SPACES[kind] = space
 
 
 def namespace(x: Any) -> Any:
     """Array API namespace of ``x``."""
+    if compiling():
+        # Dynamo warns of the caches inside array_namespace, and compiles anew when ours change.
+        import array_api_compat.torch as space
+
+        return space
     kind = type(x)
     if kind not in _SPACES:
         _learn(kind, x)
@@ -39,6 +40,8 @@ def namespace(x: Any) -> Any:
 
 def library(x: Any) -> str:
     """Name of the library that owns ``x``: ``numpy``, ``torch``, ``jax``, ``dask``, ``cupy``, ..."""
+    if compiling():
+        return "torch"
     kind = type(x)
     if kind not in _LIBRARIES:
         _learn(kind, x)
@@ -47,7 +50,7 @@ def library(x: Any) -> str:
 
 def is_array(x: Any) -> bool:
     """Whether ``x`` belongs to a library that the array API layer knows."""
-    return type(x) in _SPACES or compiling() or array_api_compat.is_array_api_obj(x)
+    return compiling() or type(x) in _SPACES or array_api_compat.is_array_api_obj(x)
 
 
 def same_library(*arrays: Any) -> Any:
@@ -66,7 +69,9 @@ def device(x: Any) -> Any:
     """Device of ``x``, as the creation functions of its namespace take it."""
     if library(x) in ("torch", "jax", "cupy"):
         # Read directly: JAX tracers may have none, and Dynamo warns of the caches inside array_api_compat.
-        return getattr(x, "device", None)
+        place = getattr(x, "device", None)
+        # An array spread over several devices: JAX lays out what is made for it by itself.
+        return None if hasattr(place, "device_set") else place
     return array_api_compat.device(x)
 
 
@@ -113,6 +118,15 @@ def is_traced(x: Any) -> bool:
 def is_lazy(x: Any) -> bool:
     """Whether values of ``x`` are computed only on demand (Dask), so that looking at one is expensive."""
     return library(x) == "dask"
+
+
+def is_dense(x: Any) -> bool:
+    """Whether every entry of ``x`` is stored (torch has sparse tensors of the same type)."""
+    if library(x) == "torch":
+        from . import _torch
+
+        return _torch.is_dense(x)
+    return True
 
 
 def is_viewable(x: Any) -> bool:

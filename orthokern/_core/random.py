@@ -12,7 +12,7 @@ from typing import Any
 
 from . import check
 from .dispatch import op
-from .dtypes import dtype_name
+from .dtypes import dtype_name, real_dtype
 from .namespace import device, namespace
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -62,6 +62,10 @@ def random_bits(index: Any, /, *, seed: int, stream: int, group: int = 0) -> Any
     numbers. About 60 integer operations a word.
     """
     xp = namespace(index)
+    if index.ndim == 0:
+        # NumPy warns where scalars wrap, as they must here.
+        counter = xp.reshape(index, (1,))
+        return random_bits.body(counter, seed=seed, stream=stream, group=group)[0, :]
     if _wide(index):
         low = xp.astype(index, xp.int64)
         counter = [
@@ -78,7 +82,7 @@ def random_bits(index: Any, /, *, seed: int, stream: int, group: int = 0) -> Any
 
 def _words(count: int, like: Any, seed: int, stream: int, group: int, start: int = 0) -> Any:
     xp = namespace(like)
-    check.count(seed, kernel="random", name="seed", least=0)
+    check.count(seed, kernel="random", name="seed", least=0, most=2**64 - 1)
     index = xp.arange(start, start + count, device=device(like))
     return random_bits(index, seed=seed, stream=stream, group=group)
 
@@ -86,23 +90,27 @@ def _words(count: int, like: Any, seed: int, stream: int, group: int, start: int
 def signs(count: int, *, like: Any, seed: int, stream: int = RADEMACHER, group: int = 0) -> Any:
     """``count`` random signs in the dtype and on the device of ``like``; bit 0 means +1, bit 1 means -1."""
     xp = namespace(like)
-    words = xp.reshape(_words(-(-count // 128), like, seed, stream, group), (-1, 1))
+    counters = -(-count // 128)
+    words = xp.reshape(_words(counters, like, seed, stream, group), (4 * counters, 1))
     shifts = xp.arange(32, dtype=words.dtype, device=device(like))
-    bits = xp.reshape((words >> shifts) & 1, (-1,))[:count]
+    bits = xp.reshape((words >> shifts) & 1, (128 * counters,))[:count]
     return 1 - 2 * xp.astype(bits, like.dtype)
 
 
 def integers(words: Any, bound: int) -> Any:
     """Integers in [0, bound) from 32-bit words by multiply-high; the bias is at most bound / 2**32."""
-    check.count(bound, kernel="random.integers", name="bound")
+    check.count(bound, kernel="random.integers", name="bound", most=2**32 - 1)
     product = _product_wide if _wide(words) else _product_narrow
     return product(words, bound)[0]
 
 
 def uniform(words: Any, dtype: Any) -> Any:
-    """Numbers in [0, 1) from the last axis (at least two words) of ``words``."""
+    """Numbers in [0, 1), as fine as ``dtype`` tells them apart, from the last axis (two words) of ``words``."""
     xp = namespace(words)
-    return xp.astype(words[..., 0], dtype) * 2.0**-32 + xp.astype(words[..., 1], dtype) * 2.0**-64
+    if str(dtype).endswith("64"):
+        low = xp.astype(words[..., 1] >> 11, dtype)
+        return xp.astype(words[..., 0], dtype) * 2.0**-32 + low * 2.0**-53
+    return xp.astype(words[..., 0] >> 8, dtype) * 2.0**-24
 
 
 def normal(count: int, *, like: Any, seed: int, stream: int = NORMALS, group: int = 0) -> Any:
@@ -118,4 +126,4 @@ def normal(count: int, *, like: Any, seed: int, stream: int = NORMALS, group: in
     u2 = (w2 + w3 * 2.0**-32) * 2.0**-32
     radius = xp.sqrt(-2 * xp.log(u1))
     pair = xp.stack([radius * xp.cos(2 * math.pi * u2), radius * xp.sin(2 * math.pi * u2)], axis=-1)
-    return xp.astype(xp.reshape(pair, (-1,))[:count], like.dtype)
+    return xp.astype(xp.reshape(pair, (2 * pair.shape[0],))[:count], real_dtype(like))

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from .errors import ConvergenceWarning
+from .linalg import nan_unless
 from .namespace import is_lazy, is_traced, namespace
 
 PACKAGE = f"{__name__.partition('.')[0]}."
@@ -17,7 +18,7 @@ def mask_members(x: Any, keep: Any) -> Any:
     xp = namespace(x)
     if not is_traced(x) and not is_lazy(x) and bool(xp.all(keep)):
         return x
-    return xp.where(keep, x, xp.full_like(x, float("nan")))
+    return nan_unless(keep, x)
 
 
 def warn_unconverged(kernel: str, converged: Any, finite: Any, residual: Any, *, hint: str) -> None:

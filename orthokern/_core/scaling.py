@@ -6,7 +6,7 @@ from typing import Any
 
 from .dispatch import op
 from .dtypes import exponent_limit, is_complex
-from .linalg import identity_like
+from .linalg import identity_like, nan_unless
 from .namespace import namespace
 
 
@@ -22,7 +22,12 @@ def _exponent(xp: Any, bound: Any) -> Any:
     """The integer e with bound in [2**(e-1), 2**e)."""
     if hasattr(xp, "frexp"):
         return xp.frexp(bound)[1]
-    return xp.astype(xp.floor(xp.log2(bound)) + 1, xp.int32)
+    exponent = xp.floor(xp.log2(bound)) + 1
+    # Next to a power of two the logarithm may round to the wrong side of it.
+    two = xp.full_like(bound, 2.0)
+    exponent = exponent - xp.astype(bound < xp.pow(two, exponent - 1), bound.dtype)
+    exponent = exponent + xp.astype(bound >= xp.pow(two, exponent), bound.dtype)
+    return xp.astype(exponent, xp.int32)
 
 
 def _two_to_the(xp: Any, exponent: Any, like: Any) -> Any:
@@ -58,7 +63,8 @@ def _balance_tangent(arrays: Any, tangents: Any, out: Any) -> Any:
 def balance(x: Any, /) -> tuple[Any, Any]:
     """Each matrix of ``x`` scaled by a power of two to a largest entry in [0.5, 1).
 
-    Returns ``(y, undo)``: ``y * undo`` is ``x`` bit for bit, ``undo`` has shape (..., 1, 1) and a real dtype.
+    Returns ``(y, undo)``: ``y * undo`` is ``x`` bit for bit (but for entries that become subnormal, 1e-308 of the
+    largest in float64), ``undo`` has shape (..., 1, 1) and a real dtype.
     A member with NaN or infinity becomes the identity in ``y`` and NaN in ``undo``.
     """
     xp = namespace(x)
@@ -66,4 +72,4 @@ def balance(x: Any, /) -> tuple[Any, Any]:
     finite = xp.isfinite(bound)
     scale, undo = balancing_powers(bound)
     y = xp.where(finite, x, identity_like(x)) * scale
-    return y, xp.where(finite, undo, xp.full_like(undo, float("nan")))
+    return y, nan_unless(finite, undo)

@@ -248,6 +248,7 @@ declare(
     flops=lambda arrays, options: 5 * 4.0 * arrays[0].shape[-2] * arrays[0].shape[-1] ** 2,
     cases=[
         Case("square", _matrix(lambda g: graded(g, 32, 32, 10)), forward=2000.0),
+        Case("odd square", _matrix(lambda g: graded(g, 33, 33, 10)), forward=2000.0),
         Case("wide", _matrix(lambda g: graded(g, 16, 48, 10)), forward=2000.0),
         Case("gradients", _real("gradients", *GRADIENTS), real=True, forward=2000.0),
     ],

@@ -10,6 +10,8 @@ import functools
 import math
 from collections.abc import Sequence
 
+from .._core.errors import OptionError
+
 Polynomial = tuple[float, ...]
 
 # Taylor coefficients at 1: what a minimax polynomial becomes on a vanishing interval.
@@ -28,6 +30,13 @@ PRESETS: dict[str, tuple[Polynomial, ...]] = {
         (2.8366, -3.0525, 1.2012),
     ),
     "classic": (TAYLOR[5],),
+    # For columns scaled one by one (normalization "aol"), whose largest singular value is at most 1.
+    "aol4": (
+        (4.6051, -9.6552, 5.6769),
+        (4.7505, -6.0861, 2.1790),
+        (2.7763, -2.3190, 0.5523),
+        (2.4231, -2.2861, 0.8193),
+    ),
 }
 # Below this gap between the interval's ends the linear system of the exchange is singular.
 _NARROW = 5e-6
@@ -178,7 +187,8 @@ def polar_express_coefficients(
         if step < steps - 1:
             polynomial = tuple(c / (1 + safety) ** (2 * i + 1) for i, c in enumerate(polynomial))
         found.append(polynomial)
-        low = evaluate(polynomial, low)
+        # Rounding may carry a converged value past 1.
+        low = min(evaluate(polynomial, low), 1.0)
         high = 2 - low
     return tuple(found)
 
@@ -199,27 +209,36 @@ def preset_or_sequence(
 
     With more steps than entries the last one repeats; with fewer the first ones are taken.
     """
-    entries = _named(coefficients) if isinstance(coefficients, str) else _given(coefficients)
+    entries = polynomials(coefficients)
     count = len(entries) if steps is None else steps
     return tuple(entries[min(i, len(entries) - 1)] for i in range(count))
 
 
-def _named(name: str) -> tuple[Polynomial, ...]:
-    if name not in PRESETS:
+def polynomials(
+    coefficients: str | Sequence[Sequence[float]], *, kernel: str = "preset_or_sequence"
+) -> tuple[Polynomial, ...]:
+    """The entries of a named preset, or given ones as tuples of floats."""
+    if not isinstance(coefficients, str):
+        return _given(coefficients, kernel)
+    if coefficients not in PRESETS:
         names = ", ".join(map(repr, PRESETS))
         message = (
-            f"expected coefficients to be one of {names} or a sequence of (a, b, c), got {name!r}"
+            f"{kernel}: expected coefficients to be one of {names} or a sequence of (a, b, c), "
+            f"got {coefficients!r}"
         )
-        raise ValueError(message)
-    return PRESETS[name]
+        raise OptionError(message)
+    return PRESETS[coefficients]
 
 
-def _given(coefficients: Sequence[Sequence[float]]) -> tuple[Polynomial, ...]:
+def _given(coefficients: Sequence[Sequence[float]], kernel: str) -> tuple[Polynomial, ...]:
     try:
         entries = tuple(tuple(float(c) for c in entry) for entry in coefficients)
-    except TypeError:
+    except (TypeError, ValueError):
         entries = ()
     if not entries or not all(len(e) in (2, 3, 4) and all(map(math.isfinite, e)) for e in entries):
-        message = f"expected coefficients to be finite tuples (a, b), (a, b, c) or (a, b, c, d), got {coefficients!r}"
-        raise ValueError(message)
+        message = (
+            f"{kernel}: expected coefficients to be finite tuples (a, b), (a, b, c) or (a, b, c, d), got "
+            f"{coefficients!r}; a single step is a sequence of one tuple"
+        )
+        raise OptionError(message)
     return entries

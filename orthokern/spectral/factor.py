@@ -15,11 +15,13 @@ from .._core.dispatch import op
 from .._core.dtypes import eps
 from .._core.linalg import (
     adjoint,
+    decomposable,
     departure,
     frobenius,
     gram,
     hermitian_part,
     identity_like,
+    nan_unless,
     thin_svd,
 )
 from .._core.loop import iterate
@@ -33,6 +35,8 @@ MOST_CLOSING_STEPS = 6
 CHOLESKY_LIMIT = 200.0
 POWER_STEPS = 12
 FIGURES = len(Stat)
+# From this tolerance on an iteration stops early, and its derivative is that of the steps it took.
+UNFINISHED = 1e-6
 POWER_MARGIN = 1.1
 
 
@@ -96,7 +100,7 @@ def _unitary_tangent(
     for _ in range(2):
         y = y + solve(k - h @ y - y @ h)
     du = u @ y
-    if m > n:
+    if m > n or completion == "partial":
         outer = dx - u @ inner
         tail = outer @ pseudo_inverse
         for _ in range(2):
@@ -130,7 +134,12 @@ def unitary_factor(
     return closed, _stats(closed, residual, 0.0, (Step(StepKind.CUBIC, (1.5, -0.5)),))
 
 
-@op()
+def _hermitian_tangent(arrays: Any, tangents: Any, out: Any) -> Any:
+    (u, x), (du, dx) = arrays, tangents
+    return hermitian_part(adjoint(du) @ x + adjoint(u) @ dx)
+
+
+@op(jvp=_hermitian_tangent)
 def hermitian_factor(u: Any, x: Any, /) -> Any:
     """``(U^H X + X^H U) / 2``, exactly Hermitian."""
     return hermitian_part(adjoint(u) @ x)
@@ -185,7 +194,11 @@ NORMS: dict[str, Callable[[Any], Any]] = {
     "frobenius": frobenius,
     "schatten4": lambda x: namespace(x).sqrt(frobenius(gram(x))),
     "spectral": _spectral_bound,
+    "aol": lambda x: namespace(x).sqrt(
+        namespace(x).sum(namespace(x).abs(gram(x)), axis=-2, keepdims=True)
+    ),
 }
+NORMALIZATIONS = tuple(NORMS)
 
 
 def _normalized(x: Any, normalization: str) -> Any:
@@ -203,8 +216,9 @@ def inverse_adjoint(x: Any, *, singular: str = "lifted") -> Any:
     eye = identity_like(r)
     magnitude = xp.abs(xp.sum(r * eye, axis=-1))
     floor = eps(x) * xp.max(magnitude, axis=-1, keepdims=True) + eps(x) ** 2
-    mend = floor if singular == "lifted" else xp.full_like(floor, float("nan"))
-    lift = xp.where(magnitude < floor, mend, xp.zeros_like(floor))
+    vanishes = magnitude < floor
+    lift = xp.where(vanishes, floor, xp.zeros_like(magnitude))
+    lift = lift if singular == "lifted" else nan_unless(~vanishes, lift)
     r = r + xp.astype(lift, r.dtype)[..., None] * eye
     return q @ adjoint(xp.linalg.solve(r, eye + xp.zeros_like(r)))
 
@@ -297,22 +311,33 @@ def _closed(x: Any, tolerance: float) -> tuple[Any, Any, Any]:
     return state[0], state[1], float(extra)
 
 
-@op()
+def _scheduled_tangent(arrays: Any, tangents: Any, out: Any, *, schedule: Schedule) -> Any:
+    return _unitary_tangent(arrays, tangents, out, completion=schedule.completion)
+
+
+def _reaches_the_factor(*, schedule: Schedule) -> bool:
+    """Whether the steps end at the exact factor to rounding, and not at what so many steps make of it."""
+    return 0 < schedule.closing_tol < UNFINISHED
+
+
+@op(jvp=_scheduled_tangent, converges=_reaches_the_factor)
 def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
     """Apply a static schedule of steps to ``x`` (..., m, n), m >= n; returns ``(u, stats)``.
 
-    Plain products, solves and QR: traceable and differentiable step by step. With ``closing_tol > 0`` eager
-    code measures the result and appends quintic steps until its singular values are that close to 1 (a backend
-    may take any route there if ``any_route`` says so); otherwise the steps run exactly as they stand and the
-    residual is NaN (not measured). A partial factor keeps singular values below the plan's lower bound between 0
-    and 1: its residual is what the largest square exceeds 1 by.
+    Plain products, solves and QR: traceable, and differentiable step by step where they stop early. With
+    ``closing_tol > 0`` eager code measures the result and appends quintic steps until its singular values are that
+    close to 1 (a backend may take any route there if ``any_route`` says so); otherwise the steps run exactly as they
+    stand and the residual is infinite (not measured). A partial factor keeps singular values below the plan's lower
+    bound between 0 and 1: its residual is what the largest square exceeds 1 by.
     """
     xp = namespace(x)
-    newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
+    kinds = {step.kind for step in schedule.steps}
+    newton = StepKind.NEWTON in kinds
+    x = decomposable(x) if newton or StepKind.HALLEY in kinds else x
     q, r = xp.linalg.qr(x) if newton and x.shape[-2] > x.shape[-1] else (None, x)
     u = _executed(r, schedule)
     extra: Any = 0.0
-    residual = largest_entry(u)[..., 0, 0] * float("nan")
+    residual = xp.full_like(largest_entry(u)[..., 0, 0], float("inf"))
     if schedule.closing_tol > 0 and schedule.completion == "partial":
         # What lies below the plan's lower bound may stay below 1; nothing may lie above.
         top = power_norm(u)[..., 0, 0]

@@ -6,38 +6,35 @@ plan.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel
-from .._core.dtypes import compute_precision, eps, real_dtype
-from .._core.errors import OptionError
+from .._core.dtypes import compute_precision, dtype_name, eps, real_dtype
 from .._core.linalg import adjoint, departure, identity_like
 from .._core.namespace import device, device_kind, namespace
 from .._core.results import mask_members, warn_unconverged
 from .._core.scaling import balance
 from .._core.typing import ArrayT
-from .coefficients import evaluate, polar_express_coefficients, preset_or_sequence
-from .factor import hermitian_factor, polar_factors, scheduled_factor, unitary_factor
-from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind, plan_polar
+from .coefficients import polynomials
+from .factor import (
+    NORMALIZATIONS,
+    hermitian_factor,
+    polar_factors,
+    scheduled_factor,
+    unitary_factor,
+)
+from .plan import STATS_WIDTH, Stat
+from .request import Coefficients, Request, requested, schedule_for
 
 SIDES = ("right", "left")
-METHODS = ("auto", "svd", "newton", "dwh", "newton_schulz", "polar_express", "gram")
-COMPLETIONS = ("unitary", "partial")
-POLYNOMIAL = frozenset({"newton_schulz", "polar_express", "gram"})
-# From this tolerance on the iteration stops early, and its derivative is that of the steps it took.
-UNFINISHED = 1e-6
-# Smallest relative singular value that a plan of limited accuracy takes care of unless told otherwise.
-DEFAULT_LOWER_BOUND = 1e-3
-MOST_STEPS = 60
+# Where "auto" factorizes by measuring; accelerators run a static plan of products unless a backend measures there.
+MEASURED = ("cpu", "traced")
 
 # What the kernels below run.
 OPS = ("balance", "unitary_factor", "scheduled_factor", "hermitian_factor")
-
-Coefficients = str | Sequence[Sequence[float]]
 
 
 class Method(IntEnum):
@@ -87,20 +84,6 @@ class PolarResult(NamedTuple, Generic[ArrayT]):
     info: PolarInfo[ArrayT]
 
 
-class _Request(NamedTuple):
-    """The checked options of one call."""
-
-    kernel: str
-    method: str
-    tol: float | None = None
-    lower_bound: float | None = None
-    steps: int | None = None
-    coefficients: Coefficients | None = None
-    completion: str = "partial"
-    rcond: float | None = None
-    normalization: str | None = None
-
-
 @kernel(ops=OPS)
 def polar(
     x: ArrayT,
@@ -141,7 +124,7 @@ def polar(
     lower_bound : float, optional
         A known lower bound of sigma_min / sigma_max; it makes the plan shorter, and static under tracing.
     steps, coefficients
-        Number of polynomial steps, and their coefficients: a preset ("jordan", "you", "classic") or a
+        Number of polynomial steps, and their coefficients: a preset ("jordan", "you", "classic", "aol4") or a
         sequence of (a, b, c). Exactly these steps run.
     completion : {"unitary", "partial"}
         What a rank-deficient ``x`` gives: orthonormal columns always, or the canonical factor, which is zero
@@ -187,7 +170,16 @@ def polar(
     check.choice(side, SIDES, kernel="polar", name="side")
     check.flag(compute_h, kernel="polar", name="compute_h")
     check.flag(check_finite, kernel="polar", name="check_finite")
-    request = _request("polar", method, tol, lower_bound, steps, coefficients, completion, rcond)
+    request = requested(
+        "polar",
+        method=method,
+        tol=tol,
+        lower_bound=lower_bound,
+        steps=steps,
+        coefficients=coefficients,
+        completion=completion,
+        rcond=rcond,
+    )
     if check_finite:
         check.finite_values(x, kernel="polar")
     u, h, stats, finite = _factorize(x, request, side if compute_h else None)
@@ -236,14 +228,21 @@ def orthogonalize(
     """
     check.matrix(x, kernel="orthogonalize")
     check.flag(check_finite, kernel="orthogonalize", name="check_finite")
-    request = _request(
-        "orthogonalize", method, tol, lower_bound, steps, coefficients, completion, rcond
+    request = requested(
+        "orthogonalize",
+        method=method,
+        tol=tol,
+        lower_bound=lower_bound,
+        steps=steps,
+        coefficients=coefficients,
+        completion=completion,
+        rcond=rcond,
     )
     if check_finite:
         check.finite_values(x, kernel="orthogonalize")
     u: ArrayT
     u, _, stats, finite = _factorize(x, request, None)
-    if not _exact(request):
+    if not request.exact:
         _info(request, u, stats, finite)
     return u
 
@@ -271,9 +270,12 @@ def newton_schulz(
     steps : int
         Number of steps. Beyond the length of ``coefficients`` the last entry repeats.
     coefficients
-        A preset ("jordan", "you", "classic") or a sequence of (a, b, c) or (a, b).
-    normalization : {"frobenius", "schatten4", "spectral"}
-        Norm that ``x`` is divided by first.
+        A preset ("jordan", "you", "classic", "aol4") or a sequence of (a, b, c) or (a, b).
+    normalization : {"frobenius", "schatten4", "spectral", "aol"}
+        Norm that ``x`` is divided by first. "aol" scales the columns (of a tall matrix) one by one, so that the result
+        approximates another matrix than the polar factor.
+    backend : str, optional
+        Run on this backend; "array-api" forces the reference.
 
     Returns
     -------
@@ -294,53 +296,23 @@ def newton_schulz(
     check.matrix(x, kernel="newton_schulz")
     check.choice(
         normalization,
-        ("frobenius", "schatten4", "spectral"),
+        NORMALIZATIONS,
         kernel="newton_schulz",
         name="normalization",
     )
     count = check.count(steps, kernel="newton_schulz", name="steps")
-    request = _Request("newton_schulz", "newton_schulz", steps=count, coefficients=coefficients)
-    u: ArrayT = _factorize(x, request._replace(normalization=normalization), None)[0]
+    request = Request(
+        "newton_schulz",
+        "newton_schulz",
+        steps=count,
+        coefficients=polynomials(coefficients, kernel="newton_schulz"),
+        normalization=normalization,
+    )
+    u: ArrayT = _factorize(x, request, None)[0]
     return u
 
 
-def _request(
-    name: str,
-    method: str,
-    tol: float | None,
-    lower_bound: float | None,
-    steps: int | None,
-    coefficients: Coefficients | None,
-    completion: str,
-    rcond: float | None,
-) -> _Request:
-    check.choice(method, METHODS, kernel=name, name="method")
-    check.choice(completion, COMPLETIONS, kernel=name, name="completion")
-    tol = None if tol is None else check.interval(tol, kernel=name, name="tol")
-    rcond = None if rcond is None else check.interval(rcond, kernel=name, name="rcond")
-    if lower_bound is not None:
-        lower_bound = check.interval(lower_bound, kernel=name, name="lower_bound", high=1 + 2**-52)
-    steps = None if steps is None else check.count(steps, kernel=name, name="steps")
-    if steps is not None or coefficients is not None:
-        method = "newton_schulz" if method == "auto" else method
-        _refuse_unused(name, method, tol, coefficients)
-    return _Request(name, method, tol, lower_bound, steps, coefficients, completion, rcond)
-
-
-def _refuse_unused(
-    name: str, method: str, tol: float | None, coefficients: Coefficients | None
-) -> None:
-    allowed = POLYNOMIAL if coefficients is None else POLYNOMIAL - {"polar_express"}
-    if method not in allowed:
-        given = "steps" if coefficients is None else "coefficients"
-        message = f"{name}: expected no {given} with method={method!r}; they belong to {', '.join(sorted(allowed))}"
-        raise OptionError(message)
-    if tol is not None:
-        message = f"{name}: expected either tol or steps/coefficients, got both; tol chooses the steps itself"
-        raise OptionError(message)
-
-
-def _factorize(x: Any, request: _Request, side: str | None) -> tuple[Any, Any, Any, Any]:
+def _factorize(x: Any, request: Request, side: str | None) -> tuple[Any, Any, Any, Any]:
     """``(u, h, stats, finite)``: the factors in the dtype of ``x``, ``h`` on ``side`` (None: an empty array)."""
     if 0 in x.shape:
         return _empty(x, side)
@@ -352,12 +324,12 @@ def _factorize(x: Any, request: _Request, side: str | None) -> tuple[Any, Any, A
     return u, xp.astype(h * undo, x.dtype, copy=False), constant(stats), finite[..., 0, 0]
 
 
-def _factors(y: Any, request: _Request, side: str | None) -> tuple[Any, Any, Any]:
+def _factors(y: Any, request: Request, side: str | None) -> tuple[Any, Any, Any]:
     """``(u, h, stats)`` of balanced ``y`` of any shape; ``h`` is empty if ``side`` is None."""
     m, n = y.shape[-2:]
     wide = m < n
     tall = adjoint(y) if wide else y
-    schedule = _schedule(request, y, min(m, n))
+    schedule = schedule_for(request, dtype_name(y), measures=device_kind(y) in MEASURED)
     if schedule is None and side == ("left" if wide else "right"):
         u, h, stats = polar_factors(tall, **_full(request))
         return adjoint(u) if wide else u, h, stats
@@ -373,7 +345,7 @@ def _factors(y: Any, request: _Request, side: str | None) -> tuple[Any, Any, Any
     return u, h, stats
 
 
-def _full(request: _Request) -> dict[str, Any]:
+def _full(request: Request) -> dict[str, Any]:
     """Options of a factorization to full accuracy."""
     method = "svd" if request.method == "svd" else "auto"
     return {"completion": request.completion, "rcond": request.rcond, "method": method}
@@ -389,100 +361,18 @@ def _empty(x: Any, side: str | None) -> tuple[Any, Any, Any, Any]:
     return xp.zeros_like(x), h, stats, stats[..., 0] == 0
 
 
-def _accuracy(request: _Request, x: Any) -> float:
-    return eps(compute_precision(x)) / 2 if request.tol is None else request.tol
-
-
-def _schedule(request: _Request, x: Any, n: int) -> Schedule | None:
-    """The static schedule that the options select, or None for a factorization to full accuracy."""
-    method, tol = request.method, _accuracy(request, x)
-    finished = tol < UNFINISHED
-    if method == "svd" or (
-        method == "auto" and finished and request.lower_bound is None and _measures(x)
-    ):
-        return None
-    lower = request.lower_bound or (
-        2 * eps(compute_precision(x)) if finished else DEFAULT_LOWER_BOUND
-    )
-    exact = _exact(request)
-    closing = 0.0 if exact else tol
-    restarts = None
-    if method in POLYNOMIAL:
-        steps = _polynomial_schedule(request, lower, tol)
-        restarts = tuple(range(2, len(steps), 2)) if method == "gram" else None
-    else:
-        steps = _planned(method, lower, tol)
-    usual = "frobenius" if method == "newton_schulz" and exact else "spectral"
-    return Schedule(
-        request.normalization or usual,
-        steps,
-        restarts,
-        closing,
-        request.completion,
-        any_route=method == "auto",
-    )
-
-
-def _measures(x: Any) -> bool:
-    """Whether ``auto`` factorizes by measuring: on processors; accelerators run products without a backend."""
-    return device_kind(x) in ("cpu", "traced")
-
-
-def _planned(method: str, lower: float, tol: float) -> tuple[Step, ...]:
-    if method == "auto":
-        safe = (StepKind.HALLEY, StepKind.CUBIC, StepKind.QUINTIC)
-        return plan_polar(lower, tol, allowed=safe)
-    kind = StepKind.NEWTON if method == "newton" else StepKind.HALLEY
-    return plan_polar(lower, tol, allowed=(kind,), c_max=float("inf"))
-
-
-def _polynomial_steps(coefficients: Sequence[Sequence[float]]) -> tuple[Step, ...]:
-    kinds = {2: StepKind.CUBIC, 3: StepKind.QUINTIC}
-    return tuple(
-        Step(kinds.get(len(c), StepKind.QUINTIC), tuple(map(float, c))) for c in coefficients
-    )
-
-
-def _polynomial_schedule(request: _Request, lower: float, tol: float) -> tuple[Step, ...]:
-    """Polynomial steps: as many as were asked for, or as many as bring [lower, 1] within ``tol`` of 1."""
-    if request.coefficients is not None or (
-        request.method == "newton_schulz" and request.steps is not None
-    ):
-        return _polynomial_steps(
-            preset_or_sequence(request.coefficients or "classic", request.steps)
-        )
-    if request.steps is not None:
-        return _polynomial_steps(polar_express_coefficients(lower, request.steps))
-    if request.method == "newton_schulz":
-        return _enough(lambda count: preset_or_sequence("classic", count), lower, tol)
-    return _enough(lambda count: polar_express_coefficients(lower, count, safety=0.0), lower, tol)
-
-
-def _enough(make: Any, lower: float, tol: float) -> tuple[Step, ...]:
-    """The fewest steps of the family ``make(count)`` that reach ``tol``, by simulation on [lower, 1]."""
-    steps: tuple[Step, ...] = ()
-    for count in range(1, MOST_STEPS):
-        steps = _polynomial_steps(make(count))
-        low = lower
-        for step in steps:
-            low = evaluate(step.coefficients, low)
-        if abs(1 - low) <= tol:
-            break
-    return steps
-
-
-def _info(request: _Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
+def _info(request: Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
     """The figures of a factorization; eager code warns if it fell short of what was asked for."""
     xp = namespace(u)
     whole = compute_precision(u)
     residual = stats[..., Stat.RESIDUAL]
-    if _exact(request) and 0 not in u.shape:
+    if request.exact and 0 not in u.shape:
         thin = adjoint(whole) if u.shape[-2] < u.shape[-1] else whole
         residual = constant(departure(thin, identity_like(adjoint(thin) @ thin)))
     tol = request.tol or 0.0
     enough = 10 * max(min(u.shape[-2:]), 1) ** 0.5 * eps(whole) + 2 * tol + tol * tol
     converged = (residual <= enough) & finite
-    if not _exact(request):
+    if not request.exact:
         hint = "pass method='svd', or a smaller lower_bound"
         warn_unconverged(request.kernel, converged, finite, residual, hint=hint)
     return PolarInfo(
@@ -494,8 +384,3 @@ def _info(request: _Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
         schedule=xp.astype(stats[..., len(Stat) :], xp.int32),
         method=xp.asarray(int(Method[request.method.upper()]), dtype=xp.int32, device=device(u)),
     )
-
-
-def _exact(request: _Request) -> bool:
-    """Whether the caller fixed the steps, which then run as they are and promise no accuracy."""
-    return request.steps is not None or request.coefficients is not None

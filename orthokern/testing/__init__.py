@@ -34,6 +34,10 @@ _HOME_OF = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # Lazy: pytest imports this package for its plug-in in every run, also where orthokern is not used.
     if name not in _HOME_OF:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .._core.namespace import HOST_ONLY
+
 MODULES = {
     "numpy": "numpy",
     "torch": "torch",
@@ -22,8 +24,8 @@ _COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 
 @functools.cache
-def missing(library: str) -> str | None:
-    """None if ``library`` can be used here, else the reason; an unknown name is an error."""
+def missing(library: str, device: str = "cpu") -> str | None:
+    """None if ``library`` can be used on ``device`` here, else the reason; an unknown name is an error."""
     if library not in MODULES:
         message = f"expected library to be one of {', '.join(MODULES)}, got {library!r}"
         raise ValueError(message)
@@ -33,12 +35,24 @@ def missing(library: str) -> str | None:
         importlib.import_module(MODULES[library])
     except Exception as reason:  # noqa: BLE001 - a broken install of any kind is a reason, not an error of ours
         return f"{library} cannot be imported: {reason}"
+    return _without(library, device)
+
+
+def _without(library: str, device: str) -> str | None:
+    """Why ``library``, which is installed, has no arrays on ``device``."""
+    on_host = device == "cpu"
+    if library in HOST_ONLY or (library == "cupy" and on_host):
+        return None if on_host and library != "cupy" else f"{library} has no arrays on {device}"
+    try:
+        to_library(np.ones((1, 1), dtype=np.float32), library, device=device)
+    except Exception as reason:  # noqa: BLE001 - each library has its own way to say that it lacks a device
+        return f"{library} has no arrays on {device}: {str(reason).splitlines()[0]}"
     return None
 
 
-def available() -> tuple[str, ...]:
-    """Names of the libraries installed here."""
-    return tuple(name for name in MODULES if missing(name) is None)
+def available(device: str = "cpu") -> tuple[str, ...]:
+    """Names of the libraries that can be used on ``device`` here."""
+    return tuple(name for name in MODULES if missing(name, device) is None)
 
 
 def dtypes_of(library: str) -> tuple[str, ...]:
@@ -76,7 +90,7 @@ def _read_only(a: np.ndarray) -> np.ndarray:
 
 
 _LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "contiguous": np.ascontiguousarray,
+    "contiguous": lambda a: np.array(a, order="C"),
     "transposed": _transposed,
     "strided": _strided,
     "reversed": _reversed,
@@ -99,20 +113,15 @@ def to_library(
     module = importlib.import_module(MODULES[library])
     if library == "torch":
         shared = layout in ("transposed", "strided")
-        return (
-            module.from_numpy(laid) if shared else module.tensor(np.ascontiguousarray(array))
-        ).to(device)
+        tensor = module.from_numpy(laid) if shared else module.tensor(np.array(array, order="C"))
+        return tensor.to(device)
     if library == "jax":
-        return module.device_put(
-            module.numpy.asarray(array), module.devices(_jax_platform(device))[0]
-        )
+        kind, _, number = device.partition(":")
+        place = module.devices("gpu" if kind == "cuda" else kind)[int(number or 0)]
+        return module.device_put(module.numpy.asarray(array), place)
     if library == "dask":
         return module.from_array(laid, chunks=-1)
     return module.asarray(array)
-
-
-def _jax_platform(device: str) -> str:
-    return "gpu" if device.startswith("cuda") else device
 
 
 def to_numpy(x: Any) -> np.ndarray:

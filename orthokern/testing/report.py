@@ -151,9 +151,9 @@ def _use(row: Outcome) -> float:
     if worst is None:
         return 0.0
     figure = worst[1]
-    if figure.limit == 0:
-        return 0.0 if figure.value == 0 else math.inf
-    return figure.value / figure.limit
+    if math.isnan(figure.value) or (figure.limit == 0 and figure.value != 0):
+        return math.inf
+    return figure.value / figure.limit if figure.limit else 0.0
 
 
 def _bars(values: dict[str, float], label: str, *, full: float) -> str:

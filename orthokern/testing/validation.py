@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .._core.backends import ARRAY_API, installed, load
+from .._core.backends import ARRAY_API, absence, installed, load
 from .._core.registry import Case, Declaration, load_all
 from . import libraries
 from .checking import Outcome, Setting, check
@@ -32,25 +32,20 @@ class Job(NamedTuple):
 
 def available_backends(device: str = "cpu") -> tuple[str, ...]:
     """The reference and every installed backend that can run on ``device`` here."""
-    kind = device.partition(":")[0]
-    usable = [
-        name
-        for name in installed()
-        if not load(name).available() and any(d == kind for _, d in load(name).serves)
-    ]
-    return (ARRAY_API, *usable)
+    return (ARRAY_API, *(name for name in installed() if _absence(name, device) is None))
 
 
-def _absence(backend: str, device: str) -> str | None:
+def _absence(name: str, device: str) -> str | None:
     """Why an installed backend takes no part in a validation on ``device``."""
-    if backend in available_backends(device):
-        return None
-    return load(backend).available() or f"it serves no arrays on {device}"
+    reason = absence(name)
+    if reason is not None or any(kind == device.partition(":")[0] for _, kind in load(name).serves):
+        return reason
+    return f"it serves no arrays on {device}"
 
 
 def not_run(device: str = "cpu") -> list[str]:
     """Why array libraries and backends that orthokern knows take no part in a validation here."""
-    reasons = [libraries.missing(name) for name in libraries.MODULES]
+    reasons = [libraries.missing(name, device) for name in libraries.MODULES]
     absent = {name: _absence(name, device) for name in installed()}
     return [r for r in reasons if r] + [f"backend {n}: {r}" for n, r in absent.items() if r]
 
@@ -72,13 +67,17 @@ def _chosen_backends(asked: Sequence[str], device: str) -> tuple[str, ...]:
     return _chosen(asked, available_backends(device), "backend")
 
 
-def _chosen_libraries(asked: Sequence[str]) -> tuple[str, ...]:
+def _chosen_libraries(asked: Sequence[str], device: str) -> tuple[str, ...]:
+    found = libraries.available(device)
+    if not found:
+        message = f"expected a device that an array library has here, got {device!r}"
+        raise ValueError(message)
     for name in asked:
-        reason = libraries.missing(name)
+        reason = libraries.missing(name, device)
         if reason is not None:
             message = f"expected an array library that can be used here, got {name!r}: {reason}"
             raise ValueError(message)
-    return tuple(asked) or libraries.available()
+    return tuple(asked) or found
 
 
 def jobs(selection: Selection) -> list[Job]:
@@ -86,7 +85,7 @@ def jobs(selection: Selection) -> list[Job]:
     declarations = load_all()
     kernels = _chosen(selection.kernels, tuple(declarations), "kernel")
     backends = _chosen_backends(selection.backends, selection.device)
-    names = _chosen_libraries(selection.libraries)
+    names = _chosen_libraries(selection.libraries, selection.device)
     _chosen(selection.dtypes, ("float64", "float32"), "dtype")
     return [
         Job(declarations[kernel], case, Setting(library, dtype, backend, selection.device))

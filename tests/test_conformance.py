@@ -1,0 +1,80 @@
+"""Every declared case on every array library installed here, on every backend, against the NumPy float64 reference."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from orthokern._core.registry import Case, Declaration
+from orthokern.testing import ConformanceTests, Setting, check, libraries, plugin
+from orthokern.testing.conformance import pairs
+from orthokern.testing.validation import available_backends
+
+REQUIRED = set(os.environ.get("ORTHOKERN_REQUIRE", "").split(","))
+# Libraries whose arrays no backend of the processor can view.
+UNSEEN = frozenset({"dask"})
+# What decomposes nothing.
+PRODUCTS_ALONE = frozenset({"balance", "hermitian_factor", "newton_schulz"})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A plain checkout has no entry points, and so no plug-in."""
+    if not metafunc.config.pluginmanager.is_registered(plugin):
+        plugin.pytest_generate_tests(metafunc)
+
+
+class Everywhere(ConformanceTests):
+    """The shipped suite without its skips: only what cannot be done is refused."""
+
+    def test_agrees_with_reference(
+        self, declared_case: tuple[Declaration, Case], conformance_dtype: str
+    ) -> None:
+        row = self._check(*declared_case, conformance_dtype)
+        expected = "refused" if self._cannot_run(*declared_case) else "pass"
+        assert row.verdict == expected, f"{row.kernel} / {row.case}: {row.reason}"
+
+    def _cannot_run(self, declaration: Declaration, case: Case) -> bool:
+        if self.library == "dask":
+            # Dask decomposes no stacks.
+            stacked = any(a.ndim > 2 for a in case.arrays(np.random.default_rng(0)))
+            return stacked and declaration.name not in PRODUCTS_ALONE
+        # Those are the reference itself.
+        return self.backend == "numba" and case.options.get("method") in {"svd", "gram"}
+
+
+def suites() -> dict[str, type[Everywhere]]:
+    """A class for each library installed here and each backend that takes its arrays."""
+    found = {}
+    for library in libraries.available():
+        for backend in (None, *(() if library in UNSEEN else available_backends())):
+            name = f"Test_{library}_on_{backend or 'default'}".replace("-", "_")
+            where = {"library": library, "backend": backend, "dtypes": libraries.dtypes_of(library)}
+            found[name] = type(name, (Everywhere,), where)
+    return found
+
+
+globals().update(suites())
+
+
+def test_the_libraries_of_this_environment_are_tested() -> None:
+    """One that is promised and not tested would pass unseen."""
+    tested = {suite.library for suite in suites().values()}
+    assert REQUIRED & set(libraries.MODULES) <= tested
+    assert "numpy" in tested
+
+
+@pytest.mark.parametrize("library", libraries.available())
+def test_the_suite_judges_what_the_library_computed(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that is off by a part in a hundred thousand fails on each library."""
+    declaration, case = next((d, c) for d, c in pairs() if d.name == "polar" and c.name == "tall")
+    setting = Setting(library, libraries.dtypes_of(library)[0])
+    assert check(declaration, case, setting).verdict == "pass"
+    read = libraries.to_numpy
+    monkeypatch.setattr(libraries, "to_numpy", lambda x: (1 + 1e-5) * read(x))
+    row = check(declaration, case, setting)
+    assert (row.verdict, row.library) == ("fail", library)
+    assert "orthogonality" in row.reason
