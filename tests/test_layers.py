@@ -87,7 +87,8 @@ def is_public(found):
     """Whether a family or the package itself offers the name."""
     if found.target.startswith("orthokern.backend"):
         return True
-    return found.name in getattr(importlib.import_module(found.module), "__all__", ())
+    offered = getattr(importlib.import_module(found.module), "__all__", ())
+    return found.name in (*offered, "__version__")
 
 
 def own(module, layer, found):

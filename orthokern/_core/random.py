@@ -12,7 +12,7 @@ from typing import Any
 
 from . import check
 from .dispatch import op
-from .dtypes import dtype_name, real_dtype
+from .dtypes import dtype_name, eps, real_dtype
 from .namespace import device, namespace
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -90,7 +90,7 @@ def _words(count: int, like: Any, seed: int, stream: int, group: int, start: int
 def signs(count: int, *, like: Any, seed: int, stream: int = RADEMACHER, group: int = 0) -> Any:
     """``count`` random signs in the dtype and on the device of ``like``; bit 0 means +1, bit 1 means -1."""
     xp = namespace(like)
-    counters = -(-count // 128)
+    counters = max(-(-count // 128), 1)
     words = xp.reshape(_words(counters, like, seed, stream, group), (4 * counters, 1))
     shifts = xp.arange(32, dtype=words.dtype, device=device(like))
     bits = xp.reshape((words >> shifts) & 1, (128 * counters,))[:count]
@@ -99,7 +99,9 @@ def signs(count: int, *, like: Any, seed: int, stream: int = RADEMACHER, group: 
 
 def integers(words: Any, bound: int) -> Any:
     """Integers in [0, bound) from 32-bit words by multiply-high; the bias is at most bound / 2**32."""
-    check.count(bound, kernel="random.integers", name="bound", most=2**32 - 1)
+    check.count(bound, kernel="random.integers", name="bound", most=2**32)
+    if bound == 2**32:
+        return words
     product = _product_wide if _wide(words) else _product_narrow
     return product(words, bound)[0]
 
@@ -107,10 +109,10 @@ def integers(words: Any, bound: int) -> Any:
 def uniform(words: Any, dtype: Any) -> Any:
     """Numbers in [0, 1), as fine as ``dtype`` tells them apart, from the last axis (two words) of ``words``."""
     xp = namespace(words)
-    if str(dtype).endswith("64"):
-        low = xp.astype(words[..., 1] >> 11, dtype)
-        return xp.astype(words[..., 0], dtype) * 2.0**-32 + low * 2.0**-53
-    return xp.astype(words[..., 0] >> 8, dtype) * 2.0**-24
+    number = xp.astype(words[..., 0], dtype) * 2.0**-32
+    number = number + xp.astype(words[..., 1], dtype) * 2.0**-64
+    # The sum may round to 1.
+    return xp.minimum(number, xp.full_like(number, 1 - eps(number) / 2))
 
 
 def normal(count: int, *, like: Any, seed: int, stream: int = NORMALS, group: int = 0) -> Any:

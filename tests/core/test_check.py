@@ -12,7 +12,7 @@ import scipy.sparse
 import orthokern
 from orthokern._core import check, errors
 from orthokern._core.namespace import namespace, same_library
-from orthokern.spectral.polar import COMPLETIONS, METHODS
+from orthokern.spectral.request import COMPLETIONS, METHODS
 from orthokern.testing import libraries
 
 HIERARCHY = {

@@ -72,9 +72,11 @@ def test_backends_are_asked_in_order(variable, order):
 
 
 def test_a_name_in_the_environment_that_nobody_has_is_reported():
-    _, refused = json.loads(outside.answer(ORDER, ORTHOKERN_BACKENDS="absent,numba"))
+    done = outside.python("-c", ORDER, ORTHOKERN_BACKENDS="absent,numba")
+    _, refused = json.loads(done.stdout)
     assert refused["absent"].startswith("expected the name of an installed backend (")
     assert refused["numba"] == "declines"
+    assert "RuntimeWarning: ORTHOKERN_BACKENDS names absent, but installed are cupy" in done.stderr
 
 
 def test_the_first_in_the_order_that_accepts_runs():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import orthokern
+from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
 
 from .conftest import adjoint, eps_of, made, norm, with_spectrum
@@ -92,7 +93,7 @@ def test_more_steps_of_the_classic_preset_converge(library, dtype, rng):
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (7, 3), (3, 7), (1, 1), (40, 40), (2, 5, 5), (64, 8)])
-@pytest.mark.parametrize("normalization", ["frobenius", "schatten4", "spectral"])
+@pytest.mark.parametrize("normalization", ["frobenius", "schatten4", "spectral", "aol"])
 def test_a_zero_gradient_gives_exactly_zero(shape, normalization, stacking_library, dtype, backend):
     x = made(np.zeros(shape), stacking_library, dtype)
     found = orthokern.newton_schulz(x, normalization=normalization, backend=backend)
@@ -113,7 +114,7 @@ def test_zero_members_of_a_stack(stacking_library, backend, rng):
     ("scale", "precision"),
     [(1e-30, "float32"), (1e30, "float32"), (1e-300, "float64"), (1e300, "float64")],
 )
-@pytest.mark.parametrize("normalization", ["frobenius", "schatten4", "spectral"])
+@pytest.mark.parametrize("normalization", ["frobenius", "schatten4", "spectral", "aol"])
 def test_tiny_and_huge_gradients(scale, precision, normalization, stacking_library, backend, rng):
     """1e-30 I is no smaller than I: an iteration with an additive guard makes 1e-20 I of it."""
     if stacking_library == "jax" and abs(np.log10(scale)) > 100:
@@ -157,6 +158,33 @@ def test_normalizations(shape, backend, rng):
     top = np.linalg.svd(found, compute_uv=False)[..., 0]
     assert np.all(top <= 1 + 1e-14)
     assert np.all(top >= 1 / 1.11)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (50, 20), (20, 50), (3, 9, 4)])
+@pytest.mark.parametrize("complex_", [False, True])
+def test_columns_scaled_one_by_one(shape, complex_, stacking_place, rng):
+    """``s_j = (sum_i |G_ij|)^(-1/2)``, rows if there are fewer of them; the largest singular value is at most 1."""
+    x = rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if complex_ else 0)
+    x[..., 2, :] = 0
+    x[..., :, 1] = 0
+    tall = x if shape[-2] >= shape[-1] else adjoint(x)
+    sums = np.sum(np.abs(adjoint(tall) @ tall), axis=-2, keepdims=True)
+    expected = tall / np.sqrt(np.where(sums > 0, sums, 1))
+    expected = expected if shape[-2] >= shape[-1] else adjoint(expected)
+    found = to_numpy(
+        orthokern.newton_schulz(
+            made(x, stacking_place.library, "float64"),
+            steps=1,
+            coefficients=((1.0, 0.0),),
+            normalization="aol",
+            backend=stacking_place.backend,
+        )
+    )
+    eps = 2.0**-23 if libraries.dtypes_of(stacking_place.library) == ("float32",) else 2.0**-52
+    assert norm(found - expected) <= 50 * eps * norm(expected)
+    assert np.linalg.norm(found, 2, axis=(-2, -1)).max() <= 1 + 50 * eps
+    assert not np.any(found[..., 2, :])
+    assert not np.any(found[..., :, 1])
 
 
 def test_the_spectral_norm_is_never_underestimated(backend, rng):

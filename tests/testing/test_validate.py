@@ -432,8 +432,8 @@ def test_the_page_shows_every_row_and_bars():
             assert cell in page.cells
     assert page.titles == ["", FAILED.reason, REFUSED.reason]
     assert "3 rows: 1 pass, 1 fail, 1 refused; 1 s" in text
-    assert 'style="width:50.0%"' in text
     assert '<i class="over"' in text
+    assert 'style="width:50.0%"' in report.to_html([outcome()], {}, 1.0)
     assert "<b>" not in text
     assert "alert(1)" in text
     assert "<script>" not in text
