@@ -217,7 +217,7 @@ def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.n
         planned = step.after
         if step.last or planned <= goal:
             break
-    row[Stat.RESIDUAL] = max(2 * planned, state.eps)
+    row[Stat.RESIDUAL] = max(planned * (2 + planned), state.eps)
 
 
 def backward_limit(x: np.ndarray) -> float:

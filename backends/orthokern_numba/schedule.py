@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from orthokern.spectral.factor import CLOSING_NEWTON, CLOSING_QUINTIC, NEAR
 from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
 
 from . import layout
-from .library import thin_qr
-from .newton import DEFECT_STEPS, UPPER_MARGIN, Factor, Iterate
+from .library import probe, thin_qr
+from .newton import UPPER_MARGIN, Factor, Iterate
 
-CLOSING_QUINTIC = (15 / 8, -10 / 8, 3 / 8)
 MOST_CLOSING_STEPS = 6
-NORM_STEPS, TOP_STEPS = 12, 8
+# A step of X^H X separates squares of singular values, one of G - I what is small and of both signs.
+NORM_STEPS, DEPARTURE_STEPS, POWER_VECTORS = 8, 16, 8
 # Above this weight the Cholesky form of a Halley step loses about c * eps; the QR form does not.
 CHOLESKY_LIMIT = 200.0
 
@@ -23,11 +24,15 @@ CHOLESKY_LIMIT = 200.0
 def execute(a: np.ndarray, schedule: Schedule) -> Factor:
     """Apply the steps of ``schedule`` to ``a`` (m, n), m >= n, then close it if it asks for that."""
     newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
+    if newton and schedule.completion == "partial" and not a.any():
+        # Newton's steps complete what has no direction.
+        schedule = schedule._replace(steps=())
     if newton and a.shape[0] > a.shape[1]:
         q, r = thin_qr(a)
         inner = execute(r, schedule)
         return Factor(q @ inner.u, inner.stats)
-    if a.flags.c_contiguous and a.shape[0] == a.shape[1] > 1:
+    square = a.shape[0] == a.shape[1] > 1
+    if a.flags.c_contiguous and square and schedule.normalization != "aol":
         inner = execute(a.T, schedule)
         return Factor(inner.u.T, inner.stats)
     state = Iterate(a)
@@ -40,22 +45,26 @@ def execute(a: np.ndarray, schedule: Schedule) -> Factor:
     if state.scale != 1:
         state.x *= state.real(state.scale)
         state.scale = 1.0
-    extra, residual = _close(state, schedule) if schedule.closing_tol > 0 else (0, math.inf)
-    return Factor(state.x, _figures(state, schedule.steps, extra, residual))
+    extra, residual = _close(state, schedule) if schedule.closing_tol > 0 else ((), math.inf)
+    return Factor(state.x, _figures(state, (*schedule.steps, *extra), len(extra), residual))
 
 
 def _figures(state: Iterate, steps: tuple[Step, ...], extra: int, residual: float) -> np.ndarray:
     stats = np.zeros(STATS_WIDTH, dtype=state.real)
-    codes = [*(step.kind for step in steps), *[StepKind.QUINTIC] * extra][: STATS_WIDTH - len(Stat)]
+    codes = [step.kind for step in steps][: STATS_WIDTH - len(Stat)]
     stats[len(Stat) : len(Stat) + len(codes)] = codes
-    stats[Stat.ITERATIONS], stats[Stat.EXTRA_STEPS] = len(steps) + extra, extra
+    stats[Stat.ITERATIONS], stats[Stat.EXTRA_STEPS] = len(steps), extra
     stats[Stat.RESIDUAL] = max(residual, state.eps)
     return stats
 
 
 def _normalize(state: Iterate, normalization: str) -> None:
-    """Set ``scale`` to one over the named norm; a zero matrix keeps 1."""
+    """Set ``scale`` to one over the named norm, or divide each column by its own; a zero matrix keeps 1."""
     bound = 1.0
+    if normalization == "aol":
+        sums = np.sqrt(np.sum(np.abs(_full_gram(state)), axis=0))
+        state.x /= np.where(sums > 0, sums, 1).astype(sums.dtype)
+        return
     if normalization != "none":
         bound = math.sqrt(layout.square_sum(state.x.T))
     if normalization == "schatten4" and bound > 0:
@@ -64,7 +73,7 @@ def _normalize(state: Iterate, normalization: str) -> None:
         bound = layout.square_sum(g.T) ** 0.25
     elif normalization == "spectral" and bound > 0:
         # The polynomials that follow diverge above their interval: more steps than a measured plan needs.
-        bound = min(bound, UPPER_MARGIN * layout.gain(state.x.T, state.start, NORM_STEPS))
+        bound = min(bound, UPPER_MARGIN * _largest(state))
     state.scale = 1 / bound if bound > 0 else 1.0
 
 
@@ -174,24 +183,50 @@ def _full_gram(state: Iterate) -> np.ndarray:
     return g.copy(order="F")
 
 
-def _close(state: Iterate, schedule: Schedule) -> tuple[int, float]:
-    """Append quintic steps until the singular values are within ``closing_tol`` of 1; (how many, residual).
+def _close(state: Iterate, schedule: Schedule) -> tuple[tuple[Step, ...], float]:
+    """Append steps until the singular values are within ``closing_tol`` of 1; returns them and the residual.
 
     A partial factor keeps its small singular values: nothing is added, and the residual is what the square of its
     largest one exceeds 1 by.
     """
     if schedule.completion == "partial":
-        top = layout.gain(state.x.T, state.start, TOP_STEPS)
-        return 0, max(top * top - 1, 0.0)
-    found, extra = math.inf, 0
-    for extra in range(MOST_CLOSING_STEPS + 1):
-        g = state.gram(1.0)
-        found = UPPER_MARGIN * layout.departure(g.T, state.start, DEFECT_STEPS)
-        # |s^2 - 1| <= d puts s within 1 - sqrt(1 - d) of 1.
-        if (
-            1 - math.sqrt(max(1 - found, 0.0)) <= schedule.closing_tol
-            or extra == MOST_CLOSING_STEPS
-        ):
-            break
-        state.polynomial(CLOSING_QUINTIC)
-    return extra, found
+        top = _largest(state)
+        return (), max(top * top - 1, 0.0)
+    newton = any(step.kind is StepKind.NEWTON for step in schedule.steps)
+    # |s^2 - 1| <= tol (2 - tol) puts s within tol of 1 on both sides; rounding alone leaves sqrt(n) eps.
+    tol = schedule.closing_tol
+    enough = max(tol * (2 - tol), 2 * state.eps * state.n**0.5)
+    taken: list[Step] = []
+    found = _departure(state)
+    while found > enough and len(taken) < MOST_CLOSING_STEPS:
+        taken.append(CLOSING_NEWTON if newton and found > NEAR else CLOSING_QUINTIC)
+        if taken[-1] is CLOSING_QUINTIC:
+            state.polynomial(CLOSING_QUINTIC.coefficients)
+        else:
+            _newton(state, CLOSING_NEWTON.coefficients)
+        found = _departure(state)
+    return tuple(taken), found
+
+
+def _departure(state: Iterate) -> float:
+    """``||X^H X - I||_2``, estimated with a margin."""
+    g = state.gram(1.0)
+    layout.mirror(g.T)
+    return UPPER_MARGIN * _gain(lambda v: g @ v - v, state, DEPARTURE_STEPS)
+
+
+def _largest(state: Iterate) -> float:
+    """Estimate of the largest singular value from below."""
+    x = state.x
+    return math.sqrt(_gain(lambda v: x.conj().T @ (x @ v), state, NORM_STEPS))
+
+
+def _gain(apply: Callable[[np.ndarray], np.ndarray], state: Iterate, steps: int) -> float:
+    """Estimate from below of the norm of a Hermitian map: power steps on a few vectors at once."""
+    n, count = state.n, min(state.n, POWER_VECTORS)
+    v, gains = probe(n * count, state.x.dtype).reshape(n, count), np.zeros(count)
+    for _ in range(steps):
+        lengths = np.linalg.norm(v, axis=0)
+        v = apply(v / np.where(lengths > 0, lengths, 1))
+        gains = np.linalg.norm(v, axis=0)
+    return float(gains.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -76,7 +77,7 @@ def polar_factors(
 def scheduled_factor(x: np.ndarray, *, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     """Run a static schedule on each matrix of ``x`` (..., m, n), m >= n; ``(u, stats)`` as ``unitary_factor``.
 
-    With ``closing_tol > 0`` the result is measured and quintic steps are appended until its singular values are
+    With ``closing_tol > 0`` the result is measured and steps are appended until its singular values are
     that close to 1; a schedule with ``any_route`` is replaced by the cheapest measured plan to that tolerance.
     """
     if not schedule.any_route:
@@ -178,7 +179,9 @@ def _factor(a: np.ndarray, completion: str, rcond: float | None) -> Factor:
 
 def _to_tolerance(a: np.ndarray, schedule: Schedule) -> Factor:
     """The cheapest measured plan; for a singular matrix what the completion asks for."""
-    found = _route(a, _inverse_exists(a), schedule.closing_tol)
+    tol = schedule.closing_tol
+    # The half-width whose squares stay within tol (2 - tol) of 1, which is what convergence asks for.
+    found = _route(a, _inverse_exists(a), math.sqrt(1 + tol * (2 - tol)) - 1)
     if found is not None:
         return found
     return execute(a, schedule) if schedule.completion == "partial" else _by_svd(a, "unitary", 0.0)
@@ -234,10 +237,19 @@ def _by_svd(a: np.ndarray, completion: str, rcond: float) -> Factor:
     return Factor(_closed(p @ qh), stats)
 
 
+def _gram(u: np.ndarray) -> np.ndarray:
+    """``U^H U``, summed in blocks of rows: the errors of one long sum of like numbers all have the same sign."""
+    m, n = u.shape[-2:]
+    if m <= max(STRIP_WIDTH, n):
+        return np.conj(np.swapaxes(u, -1, -2)) @ u  # type: ignore[no-any-return]
+    half = m // 2
+    return _gram(u[..., :half, :]) + _gram(u[..., half:, :])
+
+
 def _closed(u: np.ndarray) -> np.ndarray:
     """``1.5 U - 0.5 U (U^H U)``."""
     closed = aligned_empty(u.shape, u.dtype)
-    np.matmul(u, np.conj(np.swapaxes(u, -1, -2)) @ u, out=closed)
+    np.matmul(u, _gram(u), out=closed)
     closed *= -0.5
     closed += 1.5 * u
     return closed

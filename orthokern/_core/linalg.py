@@ -11,6 +11,9 @@ from .dtypes import is_complex
 from .errors import UnsupportedError
 from .namespace import device, is_lazy, library, namespace
 
+# Rows of a block of a sum, at least.
+GRAM_ROWS, MOST_SLICES = 64, 32
+
 
 def adjoint(x: Any) -> Any:
     """Conjugate transpose of the last two dimensions; a view where the library has views."""
@@ -33,6 +36,40 @@ def identity_like(x: Any) -> Any:
 def gram(x: Any) -> Any:
     """``x^H x``."""
     return adjoint(x) @ x
+
+
+def careful_gram(x: Any) -> Any:
+    """``x^H x`` summed in blocks of rows.
+
+    Where the moduli of a column are alike, the rounding errors of one long sum of their squares all have the same
+    sign.
+    """
+    m, n = x.shape[-2:]
+    if is_lazy(x):
+        return _gram_of_slices(x, max(GRAM_ROWS, n // 2, -(-m // MOST_SLICES)))
+    size = max(GRAM_ROWS, n // 2)
+    count = m // size
+    if count < 2:
+        return gram(x)
+    whole = namespace(x).reshape(x[..., : count * size, :], (*x.shape[:-2], count, size, n))
+    total = _pairwise_sum(gram(whole))
+    return total if count * size == m else total + gram(x[..., count * size :, :])
+
+
+def _gram_of_slices(x: Any, size: int) -> Any:
+    """The same where splitting an axis in two would move chunks."""
+    parts = [gram(x[..., i : i + size, :]) for i in range(0, x.shape[-2], size)]
+    return _pairwise_sum(namespace(x).stack(parts, axis=-3)) if parts else gram(x)
+
+
+def _pairwise_sum(terms: Any) -> Any:
+    """Sum over axis -3 in a binary tree."""
+    while terms.shape[-3] > 1:
+        half = terms.shape[-3] // 2
+        pairs = terms[..., :half, :, :] + terms[..., half : 2 * half, :, :]
+        odd = terms[..., 2 * half :, :, :]
+        terms = namespace(terms).concat([pairs, odd], axis=-3) if odd.shape[-3] else pairs
+    return terms[..., 0, :, :]
 
 
 def hermitian_part(x: Any) -> Any:

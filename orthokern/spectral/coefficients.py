@@ -180,9 +180,12 @@ def polar_express_coefficients(
     _check_sequence(lower, steps, safety, cushion)
     low, high, found = float(lower), 1.0, []
     for step in range(steps):
-        polynomial = minimax_polynomial(max(low, cushion * high), high, degree)
-        if cushion * high > low:
-            centre = 2 / (evaluate(polynomial, low) + evaluate(polynomial, high))
+        cut = max(low, cushion * high)
+        polynomial = minimax_polynomial(cut, high, degree)
+        if cut > low:
+            # The largest value is as far above 1 as that at the cut is below.
+            largest = 2 - evaluate(polynomial, cut)
+            centre = 2 / (evaluate(polynomial, low) + largest)
             polynomial = tuple(c * centre for c in polynomial)
         if step < steps - 1:
             polynomial = tuple(c / (1 + safety) ** (2 * i + 1) for i, c in enumerate(polynomial))
@@ -232,7 +235,8 @@ def polynomials(
 
 def _given(coefficients: Sequence[Sequence[float]], kernel: str) -> tuple[Polynomial, ...]:
     try:
-        entries = tuple(tuple(float(c) for c in entry) for entry in coefficients)
+        # float() alone would read text.
+        entries = tuple(tuple(float(0.0 + c) for c in entry) for entry in coefficients)
     except (TypeError, ValueError):
         entries = ()
     if not entries or not all(len(e) in (2, 3, 4) and all(map(math.isfinite, e)) for e in entries):

@@ -15,6 +15,7 @@ from .._core.dispatch import op
 from .._core.dtypes import eps
 from .._core.linalg import (
     adjoint,
+    careful_gram,
     decomposable,
     departure,
     frobenius,
@@ -24,35 +25,31 @@ from .._core.linalg import (
     nan_unless,
     thin_svd,
 )
-from .._core.loop import iterate
 from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.scaling import largest_entry
 from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
 
-CLOSING_QUINTIC = (15 / 8, -10 / 8, 3 / 8)
+CLOSING_QUINTIC = Step(StepKind.QUINTIC, (15 / 8, -10 / 8, 3 / 8))
+# Newton's steps can throw a small singular value far above 1, where polynomial steps diverge: Newton brings it down.
+CLOSING_NEWTON = Step(StepKind.NEWTON, (0.5, 0.5))
+NEAR = 0.5
 MOST_CLOSING_STEPS = 6
 # Above this weight the Cholesky form of a Halley step loses about c * eps; the QR form does not.
 CHOLESKY_LIMIT = 200.0
-POWER_STEPS = 12
+POWER_STEPS, POWER_VECTORS = 8, 8
 FIGURES = len(Stat)
 # From this tolerance on an iteration stops early, and its derivative is that of the steps it took.
 UNFINISHED = 1e-6
 POWER_MARGIN = 1.1
 
 
-def _stats(x: Any, residual: Any, extra: float, steps: tuple[Step, ...]) -> Any:
-    """The row of figures that goes with each factor; plan.Stat names its columns."""
+def _stats(x: Any, residual: Any, steps: tuple[Step, ...], *, extra: int = 0) -> Any:
+    """The row of figures that goes with each factor of ``steps``, the last ``extra`` of them appended."""
     xp = namespace(x)
     codes = [float(int(step.kind)) for step in steps[: STATS_WIDTH - FIGURES]]
     # In the order of plan.Stat, the residual's place left open.
-    row = [
-        len(steps) + extra,
-        0.0,
-        extra,
-        0.0,
-        *codes,
-        *[0.0] * (STATS_WIDTH - FIGURES - len(codes)),
-    ]
+    row = [float(len(steps)), 0.0, float(extra), 0.0, *codes]
+    row += [0.0] * (STATS_WIDTH - len(row))
     residual = constant(residual)[..., None]
     fixed = xp.asarray(row, dtype=residual.dtype, device=device(residual))
     open_place = [column == int(Stat.RESIDUAL) for column in range(STATS_WIDTH)]
@@ -128,10 +125,11 @@ def unitary_factor(
         p = p * kept[..., None, :]
         target = adjoint(qh) @ (qh * kept[..., :, None])
     u = p @ qh
-    first = departure(u, target)
-    closed = 1.5 * u - 0.5 * (u @ gram(u))
+    g = careful_gram(u)
+    first = frobenius(g - target)[..., 0, 0]
+    closed = 1.5 * u - 0.5 * (u @ g)
     residual = 0.75 * first * first + eps(x)
-    return closed, _stats(closed, residual, 0.0, (Step(StepKind.CUBIC, (1.5, -0.5)),))
+    return closed, _stats(closed, residual, (Step(StepKind.CUBIC, (1.5, -0.5)),))
 
 
 def _hermitian_tangent(arrays: Any, tangents: Any, out: Any) -> Any:
@@ -155,15 +153,18 @@ def polar_factors(
 
 
 def power_norm(x: Any, steps: int = POWER_STEPS) -> Any:
-    """Estimate of the largest singular value from below by power steps, shape (..., 1, 1)."""
+    """Estimate of the largest singular value from below, shape (..., 1, 1): power steps on a few vectors each."""
     xp = namespace(x)
-    rows = xp.arange(1, x.shape[-1] + 1, dtype=largest_entry(x).dtype, device=device(x))
-    # A fixed start with irrational spacing: no structured matrix is orthogonal to it.
-    start = xp.astype(xp.cos(rows * rows * 0.7548776662466927), x.dtype)[:, None]
-    v = adjoint(x) @ (x @ start)
-    for _ in range(steps - 1):
+    n = x.shape[-1]
+    dtype, where = largest_entry(x).dtype, device(x)
+    rows = xp.arange(1, n + 1, dtype=dtype, device=where)[:, None]
+    columns = xp.arange(min(n, POWER_VECTORS), dtype=dtype, device=where)
+    # A fixed start with irrational spacing: no structured matrix is orthogonal to all of it.
+    start = xp.cos(rows * rows * 0.7548776662466927 + rows * columns * 0.5698402909980532)
+    v = xp.astype(start, x.dtype)
+    for _ in range(steps):
         v = adjoint(x) @ (x @ _unit(v))
-    return frobenius(x @ _unit(v))
+    return xp.max(_lengths(x @ _unit(v)), axis=-1, keepdims=True)
 
 
 def norm_bound(x: Any) -> Any:
@@ -186,8 +187,15 @@ def _safe(scale: Any) -> Any:
     return xp.where(scale > 0, scale, xp.ones_like(scale))
 
 
+def _lengths(v: Any) -> Any:
+    """2-norm of each column, shape (..., 1, k)."""
+    xp = namespace(v)
+    magnitude = xp.abs(v)
+    return xp.sqrt(xp.sum(magnitude * magnitude, axis=-2, keepdims=True))
+
+
 def _unit(v: Any) -> Any:
-    return v / namespace(v).astype(_safe(frobenius(v)), v.dtype)
+    return v / namespace(v).astype(_safe(_lengths(v)), v.dtype)
 
 
 NORMS: dict[str, Callable[[Any], Any]] = {
@@ -265,6 +273,10 @@ STEPS: dict[StepKind, Callable[..., Any]] = {
 }
 
 
+def _applied(x: Any, step: Step) -> Any:
+    return STEPS[step.kind](x, *step.coefficients)
+
+
 def _gram_form(x: Any, schedule: Schedule) -> Any:
     """Newton-Schulz on the n x n Gram matrix alone, with fresh Gram matrices at the restarts."""
     g = gram(x)
@@ -285,30 +297,28 @@ def _executed(x: Any, schedule: Schedule) -> Any:
     if schedule.restarts is not None:
         return _gram_form(x, schedule)
     for step in schedule.steps:
-        x = STEPS[step.kind](x, *step.coefficients)
+        x = _applied(x, step)
     return x
 
 
-def _closed(x: Any, tolerance: float) -> tuple[Any, Any, Any]:
-    """Append quintic steps until the singular values are within ``tolerance`` of 1; traced code appends one."""
-    xp = namespace(x)
+def _closed(x: Any, tolerance: float, *, newton: bool) -> tuple[Any, Any, tuple[Step, ...]]:
+    """Append steps until the singular values are within ``tolerance`` of 1; traced code appends one."""
     eye = identity_like(gram(x))
     if is_traced(x) or is_lazy(x):
-        x = _polynomial(x, *CLOSING_QUINTIC)
-        return x, departure(x, eye), 1.0
-    enough = 2 * tolerance + eps(x) * x.shape[-1] ** 0.5
+        x = _applied(x, CLOSING_QUINTIC)
+        return x, departure(x, eye), (CLOSING_QUINTIC,)
+    enough = tolerance * (2 - tolerance) + eps(x) * x.shape[-1] ** 0.5
+    residual, taken = departure(x, eye), []
+    while _any(residual > enough) and len(taken) < MOST_CLOSING_STEPS:
+        far = newton and _any(residual > NEAR)
+        taken.append(CLOSING_NEWTON if far else CLOSING_QUINTIC)
+        x = _applied(x, taken[-1])
+        residual = departure(x, eye)
+    return x, residual, tuple(taken)
 
-    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        y = _polynomial(state[0], *CLOSING_QUINTIC)
-        return y, departure(y, eye)
 
-    state, extra = iterate(
-        step,
-        (x, departure(x, eye)),
-        done=lambda state: xp.all(state[1] <= enough),
-        max_steps=MOST_CLOSING_STEPS,
-    )
-    return state[0], state[1], float(extra)
+def _any(condition: Any) -> bool:
+    return bool(namespace(condition).any(condition))
 
 
 def _scheduled_tangent(arrays: Any, tangents: Any, out: Any, *, schedule: Schedule) -> Any:
@@ -336,13 +346,16 @@ def scheduled_factor(x: Any, /, *, schedule: Schedule) -> Any:
     x = decomposable(x) if newton or StepKind.HALLEY in kinds else x
     q, r = xp.linalg.qr(x) if newton and x.shape[-2] > x.shape[-1] else (None, x)
     u = _executed(r, schedule)
-    extra: Any = 0.0
+    extra: tuple[Step, ...] = ()
     residual = xp.full_like(largest_entry(u)[..., 0, 0], float("inf"))
+    if newton and schedule.completion == "partial":
+        # Newton's steps complete what has no direction.
+        u = xp.where(largest_entry(x) > 0, u, xp.zeros_like(u))
     if schedule.closing_tol > 0 and schedule.completion == "partial":
         # What lies below the plan's lower bound may stay below 1; nothing may lie above.
         top = power_norm(u)[..., 0, 0]
         residual = xp.maximum(top * top - 1, xp.zeros_like(top))
     elif schedule.closing_tol > 0:
-        u, residual, extra = _closed(u, schedule.closing_tol)
+        u, residual, extra = _closed(u, schedule.closing_tol, newton=newton)
     u = u if q is None else q @ u
-    return u, _stats(u, residual, extra, schedule.steps)
+    return u, _stats(u, residual, (*schedule.steps, *extra), extra=len(extra))

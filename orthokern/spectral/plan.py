@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
-from .coefficients import TAYLOR, evaluate, minimax_polynomial
+from .coefficients import CUSHION, TAYLOR, evaluate, minimax_polynomial
 
 
 class StepKind(IntEnum):
@@ -119,9 +119,12 @@ _CONTRACTION: dict[StepKind, tuple[float, int]] = {
 # A cubic fit for [l, 1] is negative from sqrt(l^2 + l + 1) on: with l < 0.3 a bound that is 18 % too small would
 # flip the sign of a singular value, which no measure of orthogonality shows. Quintics stay positive.
 SMALLEST: dict[StepKind, float] = {StepKind.QUINTIC: 1e-4, StepKind.CUBIC: 0.3}
-# Below this l the best polynomial is that of l = 0, which multiplies small values by this much.
-_TINY = 1e-6
-_TINY_GROWTH = {StepKind.QUINTIC: 4.1436, StepKind.CUBIC: 1.2990}
+# Steeper at the upper end the smaller l is, polynomials are made for [l, 1 + MARGIN (1 - l / STEEP)] below STEEP.
+STEEP, MARGIN = 0.3, 0.01
+# Further down the weights of a Halley step overflow, and no matrix in double precision shows the difference.
+_LEAST = 1e-60
+# Depths this small are rounding errors of 1.
+_LAST_BIT = 2.3e-16
 _MOST_STEPS = 40
 
 
@@ -129,7 +132,7 @@ def halley_weights(lower: float) -> tuple[float, float, float]:
     """Weights (a, b, c) of the dynamically weighted Halley step for singular values in [lower, 1]."""
     if lower >= 1 - 1e-9:
         return 3.0, 1.0, 3.0
-    square = lower * lower
+    square = max(lower, _LEAST) ** 2
     d = (4 * (1 - square) / (square * square)) ** (1 / 3)
     root = math.sqrt(1 + d)
     a = root + 0.5 * math.sqrt(8 - 4 * d + 8 * (2 - square) / (square * root))
@@ -159,16 +162,21 @@ def _newton(depth: float) -> tuple[float, Step]:
 def _halley(depth: float) -> tuple[float, Step]:
     lower = math.exp(-depth)
     a, b, c = halley_weights(lower)
+    # 1 - l' in factors, since the difference cancels near 1; for tiny l it is 1 to rounding.
+    gap = -math.expm1(-depth) * (1 - (a - 1) * lower / 2) ** 2 / (1 + c * lower * lower)
     after = lower * (a + b * lower * lower) / (1 + c * lower * lower)
-    return max(-math.log(after), 0.0), Step(StepKind.HALLEY, (a, b, c, 1.0))
+    return -math.log1p(-gap) if gap < 0.5 else -math.log(after), Step(StepKind.HALLEY, (a, b, c, 1.0))
 
 
 def _polynomial(kind: StepKind, depth: float) -> tuple[float, Step]:
     lower = math.exp(-depth)
-    polynomial = minimax_polynomial(lower, 1.0, 3 if kind is StepKind.CUBIC else 5)
-    low = evaluate(polynomial, lower)
-    top = 2 - low
-    return -math.log(low / top), Step(kind, tuple(c / top for c in polynomial))
+    # Without a margin there, step after step would multiply the rounding errors of values just above 1.
+    upper = 1 + MARGIN * max(1 - lower / STEEP, 0.0)
+    # Best far below the cushion, a polynomial would send large values down to where rounding errors drown them.
+    cut = max(lower, CUSHION * upper)
+    polynomial = minimax_polynomial(cut, upper, 3 if kind is StepKind.CUBIC else 5)
+    low, top = evaluate(polynomial, lower), 2 - evaluate(polynomial, cut)
+    return math.log(top / low), Step(kind, tuple(c / top for c in polynomial))
 
 
 def _taylor(kind: StepKind, depth: float) -> tuple[float, Step]:
@@ -213,14 +221,8 @@ def _reached(kind: StepKind) -> tuple[float, ...]:
         return tuple(advance(kind, depth)[0] for depth in grid)
     # A minimax polynomial costs a Remez iteration: interpolate, since only the choice of steps hangs on it.
     nodes = [*grid[::12], grid[-1]]
-    values = [_polynomial_reach(kind, depth) for depth in nodes]
+    values = [advance(kind, depth)[0] for depth in nodes]
     return tuple(_interpolated(nodes, values, depth) for depth in grid)
-
-
-def _polynomial_reach(kind: StepKind, depth: float) -> float:
-    if depth > -math.log(_TINY):
-        return depth - math.log(_TINY_GROWTH[kind])
-    return advance(kind, depth)[0]
 
 
 def _interpolated(nodes: list[float], values: list[float], depth: float) -> float:
@@ -236,7 +238,8 @@ def _first_steps(
     tol: float, costs: tuple[tuple[StepKind, float], ...], c_max: float, anywhere: bool
 ) -> tuple[StepKind, ...]:
     """Backward dynamic programme: the first step of the cheapest plan from each point of the grid."""
-    grid, goal = _grid(), _depth(tol)
+    grid = _grid()
+    goal = max(_depth(tol), _LAST_BIT)
     total = [0.0 if depth <= goal else math.inf for depth in grid]
     first = [StepKind.NONE] * len(grid)
     for i, depth in enumerate(grid):
@@ -291,7 +294,8 @@ def plan_polar(
     >>> [step.kind.name for step in plan_polar(0.1, 1e-3)]
     ['HALLEY', 'QUINTIC']
     """
-    if not 0 < lower <= 1 or not 0 < tol < 1 or not allowed or costs not in COSTS:
+    known = bool(allowed) and all(kind in ALL_KINDS for kind in allowed)
+    if not 0 < lower <= 1 or not 0 < tol < 1 or not known or costs not in COSTS:
         message = (
             f"expected 0 < lower <= 1, 0 < tol < 1, a step to choose from and costs among {', '.join(COSTS)}, got "
             f"lower={lower!r}, tol={tol!r}, allowed={allowed!r}, costs={costs!r}"
@@ -307,10 +311,15 @@ def _plan(
     priced = tuple((kind, COSTS[costs][kind]) for kind in allowed)
     anywhere = StepKind.NEWTON not in allowed
     first = _first_steps(tol, priced, c_max, anywhere)
-    grid, goal, depth = _grid(), _depth(tol), -math.log(lower)
+    grid, depth = _grid(), -math.log(lower)
+    goal = max(_depth(tol), _LAST_BIT)
     steps: list[Step] = []
-    while depth > goal and len(steps) < _MOST_STEPS:
+    while depth > goal:
         kind = first[min(bisect.bisect_left(grid, depth), len(grid) - 1)]
+        if kind is StepKind.NONE or len(steps) == _MOST_STEPS:
+            names = ", ".join(kind.name for kind in allowed)
+            message = f"plan_polar: expected steps that reach tol={tol!r} from lower={lower!r}, got {names}"
+            raise ValueError(message)
         depth, step = advance(kind, depth)
         steps.append(step)
     return _centred(steps, depth)

@@ -370,7 +370,9 @@ def _info(request: Request, u: Any, stats: Any, finite: Any) -> PolarInfo[Any]:
         thin = adjoint(whole) if u.shape[-2] < u.shape[-1] else whole
         residual = constant(departure(thin, identity_like(adjoint(thin) @ thin)))
     tol = request.tol or 0.0
-    enough = 10 * max(min(u.shape[-2:]), 1) ** 0.5 * eps(whole) + 2 * tol + tol * tol
+    # A partial factor is measured above 1 only, where the square of 1 + tol is the limit; else that of 1 - tol is.
+    allowed = tol * (2 + tol if request.completion == "partial" else 2 - tol)
+    enough = 10 * max(min(u.shape[-2:]), 1) ** 0.5 * eps(whole) + allowed
     converged = (residual <= enough) & finite
     if not request.exact:
         hint = "pass method='svd', or a smaller lower_bound"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._core import check
@@ -24,7 +24,15 @@ COMPLETIONS = ("unitary", "partial")
 POLYNOMIAL = frozenset({"newton_schulz", "polar_express", "gram"})
 # Smallest relative singular value that a plan of limited accuracy takes care of unless told otherwise.
 DEFAULT_LOWER_BOUND = 1e-3
-MOST_STEPS = 60
+MOST_STEPS = 100
+# Steps of the plans that any library runs without an inverse, and of the methods that have one kind of step.
+TRACEABLE = (StepKind.HALLEY, StepKind.CUBIC, StepKind.QUINTIC)
+KINDS = {
+    "newton": StepKind.NEWTON,
+    "dwh": StepKind.HALLEY,
+    "polar_express": StepKind.QUINTIC,
+    "gram": StepKind.QUINTIC,
+}
 
 Coefficients = str | Sequence[Sequence[float]]
 
@@ -132,13 +140,11 @@ def _schedule(request: Request, eps: float, measures: bool) -> Schedule | None:
 
 
 def _steps(request: Request, lower: float, tol: float) -> tuple[Step, ...]:
-    if request.method in POLYNOMIAL:
+    if request.exact or request.method == "newton_schulz":
         return _polynomial_steps(_polynomials(request, lower, tol))
     if request.method == "auto":
-        safe = (StepKind.HALLEY, StepKind.CUBIC, StepKind.QUINTIC)
-        return plan_polar(lower, tol, allowed=safe)
-    kind = StepKind.NEWTON if request.method == "newton" else StepKind.HALLEY
-    return plan_polar(lower, tol, allowed=(kind,), c_max=float("inf"))
+        return plan_polar(lower, tol, allowed=TRACEABLE)
+    return plan_polar(lower, tol, allowed=(KINDS[request.method],), c_max=float("inf"))
 
 
 def _polynomial_steps(sequence: Sequence[Polynomial]) -> tuple[Step, ...]:
@@ -153,21 +159,8 @@ def _polynomials(request: Request, lower: float, tol: float) -> tuple[Polynomial
         return preset_or_sequence(request.coefficients or "classic", request.steps)
     if request.steps is not None:
         return polar_express_coefficients(lower, request.steps)
-    if classic:
-        return _enough(lambda count: preset_or_sequence("classic", count), lower, tol)
-    return _enough(lambda count: polar_express_coefficients(lower, count, safety=0.0), lower, tol)
-
-
-def _enough(
-    make: Callable[[int], tuple[Polynomial, ...]], lower: float, tol: float
-) -> tuple[Polynomial, ...]:
-    """The fewest of the family ``make(count)`` that reach ``tol``, by simulation on [lower, 1]."""
-    found: tuple[Polynomial, ...] = ()
-    for count in range(1, MOST_STEPS):
-        found = make(count)
-        low = lower
-        for polynomial in found:
-            low = evaluate(polynomial, low)
-        if abs(1 - low) <= tol:
-            break
-    return found
+    (classic_step,) = preset_or_sequence("classic")
+    count = 0
+    while 1 - lower > tol and count < MOST_STEPS:
+        lower, count = evaluate(classic_step, lower), count + 1
+    return (classic_step,) * count

@@ -199,6 +199,10 @@ def test_a_stack_is_a_loop(x, method, completion):
     whole = orthokern.polar(x, method=method, completion=completion)
     for i, member in enumerate(x):
         alone = orthokern.polar(member, method=method, completion=completion)
+        if np.iscomplexobj(x) and method == "auto" and min(member.shape) <= 8:
+            # Compilers contract products of complex numbers in other ways in the last lanes of a vector.
+            assert norm(whole.u[i] - alone.u) <= Problem(member, None, 1).forward
+            continue
         np.testing.assert_array_equal(whole.u[i], alone.u)
         # A single factor may lie in memory the other way round, which changes the order of the sums in h.
         assert norm(whole.h[i] - alone.h) <= 4 * member.shape[0] ** 0.5 * Problem(
