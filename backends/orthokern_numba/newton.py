@@ -24,9 +24,11 @@ UPPER_MARGIN, LOWER_MARGIN = 1.1, 0.7
 UPPER_STEPS, LOWER_STEPS, DEFECT_STEPS = 5, 3, 4
 # Half-width from which an error of single precision in the last correction is below eps.
 SINGLE_WIDTH = 3e-9
+# ``||G - I||_2`` from which polynomial steps may not come down; a planned width of 1/2 shows 1.25.
+DIVERGES = 1.5
 MOST_NEWTON, MOST_POLYNOMIALS = 12, 9
 # Part of the promised backward error that the probe at the end allows.
-PROBE_SHARE = 0.25
+PROBE_SHARE, PROBES = 0.25, 8
 
 
 class Core(NamedTuple):
@@ -201,41 +203,55 @@ def _measured_width(defect: float, planned: float) -> float:
 
 def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.ndarray) -> None:
     """Polynomial steps until the half-width is within ``goal``; fills the figures."""
+    # At full accuracy the last step squares or cubes what an estimate misses; a tolerance shows all of it.
+    steps = DEFECT_STEPS if goal <= 4 * state.eps else 4 * DEFECT_STEPS
     for _ in range(MOST_POLYNOMIALS):
         g = state.gram(state.scale * state.scale)
-        width = _measured_width(layout.departure(g.T, state.start, DEFECT_STEPS), planned)
+        defect = layout.departure(g.T, state.start, steps)
+        if defect > DIVERGES and state.invert():
+            # A bound was missed: polynomials do not come down from there, Newton's step does.
+            state.newton(1.0)
+            _note(row, StepKind.NEWTON)
+            planned = 1.0
+            continue
+        width = _measured_width(defect, planned)
         step = ending(rounded_up(width), goal, prices)
         if step.last and width <= SINGLE_WIDTH and state.f.single.itemsize < state.x.dtype.itemsize:
             state.finish_in_single()
         else:
             state.polynomial(step.coefficients)
-        place = len(Stat) + int(row[Stat.ITERATIONS])
-        row[Stat.ITERATIONS] += 1
-        row[min(place, STATS_WIDTH - 1)] = (
-            StepKind.CUBIC if len(step.coefficients) == 2 else StepKind.QUINTIC
-        )
+        _note(row, StepKind.CUBIC if len(step.coefficients) == 2 else StepKind.QUINTIC)
         planned = step.after
         if step.last or planned <= goal:
             break
     row[Stat.RESIDUAL] = max(planned * (2 + planned), state.eps)
 
 
+def _note(row: np.ndarray, kind: StepKind) -> None:
+    """Enter a step in the figures."""
+    place = len(Stat) + int(row[Stat.ITERATIONS])
+    row[Stat.ITERATIONS] += 1
+    row[min(place, STATS_WIDTH - 1)] = kind
+
+
 def backward_limit(x: np.ndarray) -> float:
     """What a probe may see of the backward error: a part of the promise, in the norm of ``x``."""
     norm = float(np.linalg.norm(x)) if x.flags.forc else float(np.sqrt(np.sum(np.abs(x) ** 2)))
     promised = max(60.0, 20 * x.shape[1] ** 0.5) * float(np.finfo(x.dtype).eps)
-    return PROBE_SHARE * promised * norm
+    return float(PROBE_SHARE * promised * norm)
 
 
 def is_backward_stable(x: np.ndarray, u: np.ndarray) -> bool:
-    """Whether ``U^H X`` is Hermitian to a part of the promised error, by one random probe.
+    """Whether ``U^H X`` is Hermitian to a part of the promised error, by a few random probes.
 
-    Steps cannot repair an inverse that elimination spoiled, and orthogonality does not show it.
+    Steps cannot repair an inverse that elimination spoiled, and orthogonality does not show it. What is spoiled has
+    a low rank, which a single probe may miss.
     """
-    v = probe(x.shape[1], x.dtype)
+    n = x.shape[1]
+    v = probe(n * PROBES, x.dtype).reshape(n, PROBES)
     skew = u.conj().T @ (x @ v) - x.conj().T @ (u @ v)
-    # ||K v|| of a random v estimates ||K||_F ||v|| / sqrt(n), and the backward error is K / 2.
-    return bool(np.linalg.norm(skew) / 2 <= backward_limit(x))
+    # ||K V||_F of random V estimates ||K||_F sqrt(PROBES), and the backward error is K / 2.
+    return bool(np.linalg.norm(skew) / (2 * PROBES**0.5) <= backward_limit(x))
 
 
 def prepared(x: np.ndarray, cutoff: float) -> tuple[Iterate, float] | None:
@@ -281,5 +297,7 @@ def square_factor(x: np.ndarray, cutoff: float, goal: float | None = None) -> Fa
     if start is None:
         return None
     stats = completed(*start, goal)
-    u = start[0].x
-    return Factor(u, stats) if is_backward_stable(x, u) else None
+    state = start[0]
+    width = 2 * state.eps if goal is None else goal
+    reached = stats[Stat.RESIDUAL] <= 1.01 * width * (2 + width)
+    return Factor(state.x, stats) if reached and is_backward_stable(x, state.x) else None

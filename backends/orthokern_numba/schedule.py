@@ -7,8 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orthokern.spectral.factor import CLOSING_NEWTON, CLOSING_QUINTIC, NEAR
-from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
+from orthokern.spectral.plan import (
+    CLOSING_NEWTON,
+    CLOSING_QUINTIC,
+    NEAR,
+    STATS_WIDTH,
+    Schedule,
+    Stat,
+    Step,
+    StepKind,
+)
 
 from . import layout
 from .library import probe, thin_qr

@@ -144,7 +144,7 @@ def _rank_cut(x: np.ndarray, rcond: float | None) -> float:
 
 def _inverse_exists(x: np.ndarray) -> float:
     """Relative singular value above which an inverse is worth its name; completion needs no decision on the rank."""
-    return x.shape[-1] ** 0.5 * float(np.finfo(x.dtype).eps)
+    return float(x.shape[-1] ** 0.5 * np.finfo(x.dtype).eps)
 
 
 def _together(x: np.ndarray, completion: str, rcond: float | None) -> Factor | None:
@@ -203,7 +203,8 @@ def _columns(x: np.ndarray, completion: str) -> Factor:
 
 def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if a.ndim > 2:
-        return np.linalg.svd(a, full_matrices=False)  # type: ignore[return-value]
+        p, s, qh = np.linalg.svd(a, full_matrices=False)
+        return p, s, qh
     return scipy.linalg.svd(a, full_matrices=False, check_finite=False, lapack_driver="gesdd")  # type: ignore[no-any-return]
 
 
@@ -243,7 +244,8 @@ def _gram(u: np.ndarray) -> np.ndarray:
     if m <= max(STRIP_WIDTH, n):
         return np.conj(np.swapaxes(u, -1, -2)) @ u  # type: ignore[no-any-return]
     half = m // 2
-    return _gram(u[..., :half, :]) + _gram(u[..., half:, :])
+    total: np.ndarray = _gram(u[..., :half, :]) + _gram(u[..., half:, :])
+    return total
 
 
 def _closed(u: np.ndarray) -> np.ndarray:

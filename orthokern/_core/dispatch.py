@@ -299,7 +299,7 @@ def kernel(*, ops: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[
             if choice is None:
                 return _call(function, ops, args, kwargs)
             with use_backend(str(choice)):
-                return autodiff.uncompiled(_call)(function, ops, args, kwargs)
+                return autodiff.uncompiled(_call)(function, ops, args, kwargs)  # type: ignore[no-any-return]
 
         return public
 

@@ -12,7 +12,7 @@ from .errors import UnsupportedError
 from .namespace import device, is_lazy, library, namespace
 
 # Rows of a block of a sum, at least.
-GRAM_ROWS, MOST_SLICES = 64, 32
+GRAM_ROWS, MOST_SLICES = 16, 32
 
 
 def adjoint(x: Any) -> Any:

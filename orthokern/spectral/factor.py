@@ -27,12 +27,17 @@ from .._core.linalg import (
 )
 from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.scaling import largest_entry
-from .plan import STATS_WIDTH, Schedule, Stat, Step, StepKind
+from .plan import (
+    CLOSING_NEWTON,
+    CLOSING_QUINTIC,
+    NEAR,
+    STATS_WIDTH,
+    Schedule,
+    Stat,
+    Step,
+    StepKind,
+)
 
-CLOSING_QUINTIC = Step(StepKind.QUINTIC, (15 / 8, -10 / 8, 3 / 8))
-# Newton's steps can throw a small singular value far above 1, where polynomial steps diverge: Newton brings it down.
-CLOSING_NEWTON = Step(StepKind.NEWTON, (0.5, 0.5))
-NEAR = 0.5
 MOST_CLOSING_STEPS = 6
 # Above this weight the Cholesky form of a Halley step loses about c * eps; the QR form does not.
 CHOLESKY_LIMIT = 200.0
@@ -308,7 +313,8 @@ def _closed(x: Any, tolerance: float, *, newton: bool) -> tuple[Any, Any, tuple[
         x = _applied(x, CLOSING_QUINTIC)
         return x, departure(x, eye), (CLOSING_QUINTIC,)
     enough = tolerance * (2 - tolerance) + eps(x) * x.shape[-1] ** 0.5
-    residual, taken = departure(x, eye), []
+    residual = departure(x, eye)
+    taken: list[Step] = []
     while _any(residual > enough) and len(taken) < MOST_CLOSING_STEPS:
         far = newton and _any(residual > NEAR)
         taken.append(CLOSING_NEWTON if far else CLOSING_QUINTIC)

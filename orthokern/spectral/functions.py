@@ -295,13 +295,15 @@ def _pressed_by_steps(y: Any, c: Any, steps: int) -> Any:
     return y @ inverse / xp.sqrt(alpha)
 
 
-def _by_member(x: Any, function: Callable[[Any, Any], Any]) -> Any:
+def _by_member(x: ArrayT, function: Callable[[Any, Any], Any]) -> ArrayT:
     """``function(y, undo)`` on balanced tall matrices, scaled back; NaN where a member is not finite."""
-    if 0 in x.shape:
-        return namespace(x).zeros_like(x)
     xp = namespace(x)
+    if 0 in x.shape:
+        empty: ArrayT = xp.zeros_like(x)
+        return empty
     wide = x.shape[-2] < x.shape[-1]
     y, undo = balance(compute_precision(x))
     scale = xp.where(xp.isfinite(undo), undo, xp.ones_like(undo))
     z = function(adjoint(y) if wide else y, scale)
-    return xp.astype((adjoint(z) if wide else z) * undo, x.dtype, copy=False)
+    result: ArrayT = xp.astype((adjoint(z) if wide else z) * undo, x.dtype, copy=False)
+    return result

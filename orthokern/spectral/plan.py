@@ -76,6 +76,11 @@ class Stat(IntEnum):
 
 
 STATS_WIDTH = 20
+# Appended until a factor is as accurate as its schedule asks for.
+CLOSING_QUINTIC = Step(StepKind.QUINTIC, (15 / 8, -10 / 8, 3 / 8))
+# Newton's steps can throw a small singular value far above 1, where polynomial steps diverge: Newton brings it down.
+CLOSING_NEWTON = Step(StepKind.NEWTON, (0.5, 0.5))
+NEAR = 0.5
 
 Costs = Mapping[StepKind, float]
 ALL_KINDS = (StepKind.NEWTON, StepKind.HALLEY, StepKind.CUBIC, StepKind.QUINTIC)
@@ -165,7 +170,9 @@ def _halley(depth: float) -> tuple[float, Step]:
     # 1 - l' in factors, since the difference cancels near 1; for tiny l it is 1 to rounding.
     gap = -math.expm1(-depth) * (1 - (a - 1) * lower / 2) ** 2 / (1 + c * lower * lower)
     after = lower * (a + b * lower * lower) / (1 + c * lower * lower)
-    return -math.log1p(-gap) if gap < 0.5 else -math.log(after), Step(StepKind.HALLEY, (a, b, c, 1.0))
+    return -math.log1p(-gap) if gap < 0.5 else -math.log(after), Step(
+        StepKind.HALLEY, (a, b, c, 1.0)
+    )
 
 
 def _polynomial(kind: StepKind, depth: float) -> tuple[float, Step]:

@@ -55,8 +55,8 @@ class PolarInfo(NamedTuple, Generic[ArrayT]):
     iterations, extra_steps
         Steps taken in all, and those that the closing check appended.
     residual
-        Bound or measurement of ``||U^H U - I||_2`` (of the shorter side); where a schedule leaves a partial factor,
-        what the square of its largest singular value exceeds 1 by.
+        Bound, or estimate with a margin, of ``||U^H U - I||_2`` (of the shorter side); where a schedule leaves a
+        partial factor, what the square of its largest singular value exceeds 1 by.
     converged
         Whether the residual meets the accuracy asked for; False for members with NaN or infinity.
     lower_bound

@@ -113,8 +113,8 @@ def _plain_schedule(options: tuple[Any, ...], dtype: str, measures: bool) -> tup
     schedule = _schedule(Request(*options), EPS[dtype], measures)
     if schedule is None:
         return None
-    plain = tuple((int(kind), coefficients) for kind, coefficients in schedule.steps)
-    return tuple(schedule._replace(steps=plain))
+    steps = tuple((int(kind), coefficients) for kind, coefficients in schedule.steps)
+    return (schedule.normalization, steps, *schedule[2:])
 
 
 def _schedule(request: Request, eps: float, measures: bool) -> Schedule | None:

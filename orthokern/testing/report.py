@@ -193,7 +193,11 @@ def to_html(rows: Sequence[Outcome], machine: dict[str, str], seconds: float) ->
         if any(row.speedup for row in group)
     }
     body = "".join(_html_row(row) for row in rows)
-    page = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    page = (
+        importlib.resources.files("orthokern.testing")
+        .joinpath("page.html")
+        .read_text(encoding="utf-8")
+    )
     return string.Template(page).substitute(
         summary=html.escape(summary(rows, seconds)),
         machine=html.escape(", ".join(f"{key} {value}" for key, value in machine.items())),
