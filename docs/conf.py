@@ -48,12 +48,12 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 # Constants of the code that pages mention, so that they cannot disagree.
-_polar = importlib.import_module("orthokern.spectral.polar")
+_request = importlib.import_module("orthokern.spectral.request")
 _factor = importlib.import_module("orthokern.spectral.factor")
 _coefficients = importlib.import_module("orthokern.spectral.coefficients")
 myst_substitutions = {
-    "default_lower_bound": f"{_polar.DEFAULT_LOWER_BOUND:g}",
-    "unfinished": f"{_polar.UNFINISHED:g}",
+    "default_lower_bound": f"{_request.DEFAULT_LOWER_BOUND:g}",
+    "unfinished": f"{_factor.UNFINISHED:g}",
     "most_closing_steps": f"{_factor.MOST_CLOSING_STEPS}",
     "presets": ", ".join(f'`"{name}"`' for name in _coefficients.PRESETS),
 }
