@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from accuracy import contract, errors, kept
 from interleave import Laps, Rounds, race, ratio
-from peers import Factors, cannot_run
-from tasks import Rival, Task
+from peers import cannot_run
+from tasks import Arrays, Rival, Task
 
 import orthokern
 from orthokern._core.registry import Residual, load_all
@@ -56,8 +56,9 @@ class Comparison:
         found = [] if self.ratio >= self.target else ["ratio"]
         if not contract_met:
             found.append("contract")
-        ours, theirs = self.our_errors["orthogonality"], self.peer_errors["orthogonality"]
-        if self.must_be_more_orthogonal and not ours < theirs:
+        if self.must_be_more_orthogonal and not (
+            self.our_errors["orthogonality"] < self.peer_errors["orthogonality"]
+        ):
             found.append("orthogonality")
         return found
 
@@ -86,9 +87,11 @@ class Record:
     processor_share: dict[str, list[float]] = field(default_factory=dict)
 
 
-def our_call(task: Task, with_h: bool) -> Callable[[Any], Factors]:
+def our_call(task: Task, with_h: bool) -> Callable[..., Any]:
     """The call of orthokern that is timed."""
     function, options = load_all()[task.kernel].function, dict(task.options)
+    if not task.factors:
+        return lambda *arrays: function(*arrays, **options)
     if task.kernel != "polar":
         return lambda x: (function(x, **options), None)
     if with_h:
@@ -96,28 +99,30 @@ def our_call(task: Task, with_h: bool) -> Callable[[Any], Factors]:
     return lambda x: (function(x, compute_h=False, **options).u, None)
 
 
-def _what_ran(task: Task, x: np.ndarray) -> dict[str, str]:
+def _given(arrays: Arrays, library: str) -> tuple[Any, ...]:
+    return tuple(libraries.to_library(a, library) for a in arrays)
+
+
+def _what_ran(task: Task, arrays: Arrays) -> dict[str, str]:
     with orthokern.explain() as report:
-        our_call(task, True)(libraries.to_library(x, task.library))
+        our_call(task, True)(*_given(arrays, task.library))
     return {decision.op: decision.backend for decision in report}
 
 
-def _bound(call: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
-    return lambda: call(x)
+def _bound(call: Callable[..., Any], given: tuple[Any, ...]) -> Callable[[], Any]:
+    return lambda: call(*given)
 
 
-def _entrants(task: Task, rivals: Sequence[Rival], x: np.ndarray) -> dict[str, Callable[[], Any]]:
-    given = libraries.to_library(x, task.library)
+def _entrants(task: Task, rivals: Sequence[Rival], arrays: Arrays) -> dict[str, Callable[[], Any]]:
+    given = _given(arrays, task.library)
     entrants = {
         OURS[with_h]: _bound(our_call(task, with_h), given)
         for with_h in sorted({rival.peer.gives_h for rival in rivals}, reverse=True)
     }
     for rival in rivals:
-        entrants[rival.peer.name] = _bound(
-            rival.peer.load(), libraries.to_library(x, rival.peer.library)
-        )
-    if x.ndim == 2:
-        entrants[PRODUCT] = _product(x)
+        entrants[rival.peer.name] = _bound(rival.peer.load(), _given(arrays, rival.peer.library))
+    if arrays[0].ndim == 2:
+        entrants[PRODUCT] = _product(arrays[0])
     return entrants
 
 
@@ -129,8 +134,8 @@ def _product(x: np.ndarray) -> Callable[[], Any]:
 
 def measure(task: Task, *, seeds: Sequence[int], rounds: Rounds) -> Record:
     """Run a task on the inputs of all ``seeds``."""
-    first = task.array(seeds[0])
-    comparisons = [_comparison(rival, task, first) for rival in task.rivals]
+    first = task.arrays(seeds[0])
+    comparisons = [_comparison(rival, task, first[0]) for rival in task.rivals]
     rivals = [r for r, c in zip(task.rivals, comparisons, strict=True) if c.missing is None]
     record = Record(
         task.group,
@@ -139,15 +144,15 @@ def measure(task: Task, *, seeds: Sequence[int], rounds: Rounds) -> Record:
         dict(task.options),
         task.library,
         task.dtype,
-        first.shape,
+        first[0].shape,
         comparisons,
     )
     if not rivals:
         return record
     record.ran = _what_ran(task, first)
     for seed in seeds:
-        x = task.array(seed)
-        _add(record, task, x, race(_entrants(task, rivals, x), rounds))
+        arrays = task.arrays(seed)
+        _add(record, task, arrays, race(_entrants(task, rivals, arrays), rounds))
     return record
 
 
@@ -156,21 +161,21 @@ def _comparison(rival: Rival, task: Task, x: np.ndarray) -> Comparison:
     return Comparison(rival.peer.name, rival.peer.gives_h, rival.target, rival.better, missing)
 
 
-def _add(record: Record, task: Task, x: np.ndarray, laps: dict[str, Laps]) -> None:
+def _add(record: Record, task: Task, arrays: Arrays, laps: dict[str, Laps]) -> None:
     """Enter what one seed gave."""
     record.rounds.append(min(len(lap.seconds) for lap in laps.values()))
     for name, lap in laps.items():
         record.seconds.setdefault(name, []).append(statistics.median(lap.seconds))
         record.processor_share.setdefault(name, []).append(lap.processor_share)
         if name in OURS.values():
-            _enter_contract(record, contract(task, x, lap.result))
+            _enter_contract(record, contract(task, arrays, lap.result))
     for comparison in record.comparisons:
         if comparison.missing is None:
             ours, theirs = laps[OURS[comparison.h_included]], laps[comparison.peer]
             comparison.ratios.append(ratio(theirs, ours))
             comparison.products += [ratio(ours, laps[PRODUCT])] if PRODUCT in laps else []
-            _worsen(comparison.our_errors, errors(x, ours.result))
-            _worsen(comparison.peer_errors, errors(x, theirs.result))
+            _worsen(comparison.our_errors, errors(task, arrays, ours.result))
+            _worsen(comparison.peer_errors, errors(task, arrays, theirs.result))
 
 
 def _enter_contract(record: Record, figures: dict[str, Residual]) -> None:

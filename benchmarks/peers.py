@@ -1,7 +1,8 @@
 """The routines that orthokern is compared with: how each is called, on whose arrays, and whether it gives ``H``.
 
 ``Peer.load()`` imports what the peer needs and returns a callable from one matrix (or stack) to
-``(u, h)``, with None for ``h`` where the peer does not make it. A peer that cannot run here says why.
+``(u, h)``, with None for ``h`` where the peer does not make it (those of function_peers.py return what the kernel
+returns). A peer that cannot run here says why.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import orthokern
 from orthokern.testing import libraries
 
 Factors = tuple[Any, Any]
-Factorize = Callable[[Any], Factors]
+Factorize = Callable[..., Factors]
 
 # The quintic of Keller Jordan's post on Muon (https://kellerjordan.github.io/posts/muon/) and its defaults.
 MUON_COEFFICIENTS = (3.4445, -4.7750, 2.0315)

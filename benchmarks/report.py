@@ -22,6 +22,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from accuracy import FACTOR_FIGURES, FIGURES
 from interleave import Rounds, one_thread, restarted, thread_pools
 from measure import Comparison, Record, measure
 from tasks import Task, chosen
@@ -42,26 +43,21 @@ IDLE_LIMIT = 0.95
 LEGEND = (
     "ratio: peer time / orthokern time on the same input, median over the rounds, then over the seeds",
     "min..max: over the seeds. H: whether both sides make the Hermitian factor",
-    "orthogonality: Frobenius norm of U'U - I, the worst of all seeds and matrices",
-    "backward: norm of X - UH over that of X, likewise; without H, with the Hermitian part of U'X",
     "contract: whether the results of orthokern's timed calls keep the accuracy contract of the kernel",
     "products: orthokern's time over that of one product of the input with a square matrix, by NumPy",
 )
-COLUMNS = (
-    "input",
-    "peer",
-    "H",
-    "ratio",
-    "min..max",
-    "target",
-    "verdict",
-    "orthogonality ours",
-    "orthogonality peer",
-    "backward ours",
-    "backward peer",
-    "contract",
-    "products",
-)
+LEGENDS = {
+    "polar": (
+        "orthogonality: Frobenius norm of U'U - I, the worst of all seeds and matrices",
+        "backward: norm of X - UH over that of X, likewise; without H, with the Hermitian part of U'X",
+    ),
+    "functions": (
+        "error: the first figure of the kernel's contract, relative, the worst of all seeds; of both sides",
+    ),
+}
+# The columns before and after those of the figures.
+FIRST = ("input", "peer", "H", "ratio", "min..max", "target", "verdict")
+LAST = ("contract", "products")
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -161,17 +157,22 @@ def markdown(family: str, content: dict[str, Any]) -> str:
             "**Quick run: one seed, few rounds. It shows that the scripts run; its ratios prove nothing.**",
             "",
         ]
-    lines += [*_circumstances(content), *_summary(records)]
+    lines += [*_circumstances(family, content), *_summary(records)]
     # Groups may be interrupted by others in the list of tasks, and are put together here.
     titles = list(dict.fromkeys(record.group for record in records))
     for title, rows in groupby(
         sorted(records, key=lambda r: titles.index(r.group)), key=lambda r: r.group
     ):
-        lines += ["", f"## {title}", "", *_table(list(rows))]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            *_table(list(rows), FACTOR_FIGURES if family == "polar" else FIGURES),
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _circumstances(content: dict[str, Any]) -> list[str]:
+def _circumstances(family: str, content: dict[str, Any]) -> list[str]:
     about, rounds = content["machine"], content["rounds"]
     versions = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("processor", "cores"))
     pools = "; ".join(
@@ -185,7 +186,7 @@ def _circumstances(content: dict[str, Any]) -> list[str]:
         + (f" (pools, the last number is their threads: {pools})" if pools else ""),
         f"- {_shares(content['records'])}",
         f"- Seeds: {', '.join(map(str, content['seeds']))}; rounds for each: {rounds['least']} to {rounds['most']}",
-        *(f"- {line}" for line in LEGEND),
+        *(f"- {line}" for line in (*LEGEND, *LEGENDS[family])),
     ]
 
 
@@ -215,18 +216,28 @@ def _summary(records: Sequence[Record]) -> list[str]:
     return [*lines, f"- Ops ran: {', '.join(sorted(backends)) or 'none'}"]
 
 
-def _table(records: Sequence[Record]) -> list[str]:
-    head = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    return head + [f"| {' | '.join(_row(r, c))} |" for r in records for c in r.comparisons]
+def _table(records: Sequence[Record], figures: tuple[str, ...]) -> list[str]:
+    sides = [f"{figure} {side}" for figure in figures for side in ("ours", "peer")]
+    columns = [*FIRST, *sides, *LAST]
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    rows = [_row(r, c, figures) for r in records for c in r.comparisons]
+    return head + [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _row(record: Record, comparison: Comparison) -> list[str]:
+def _row(record: Record, comparison: Comparison, figures: tuple[str, ...]) -> list[str]:
     shape = "x".join(map(str, record.shape)) + f" {record.dtype}"
     label = shape if record.caller == "numpy" else f"{shape}, {record.caller} caller"
     target = "-" if comparison.target is None else f">= {comparison.target:.2f}"
     start = [label, comparison.peer, "yes" if comparison.h_included else "no"]
     if comparison.missing:
-        return [*start, "-", "-", target, verdict(record, comparison), *["-"] * 6]
+        return [
+            *start,
+            "-",
+            "-",
+            target,
+            verdict(record, comparison),
+            *["-"] * (2 * len(figures) + 2),
+        ]
     low, high = comparison.spread
     return [
         *start,
@@ -234,15 +245,15 @@ def _row(record: Record, comparison: Comparison) -> list[str]:
         f"{low:.2f}..{high:.2f}",
         target,
         verdict(record, comparison),
-        *_errors(comparison),
+        *_errors(comparison, figures),
         "kept" if record.contract_met else "BROKEN",
         f"{statistics.median(comparison.products):.1f}" if comparison.products else "-",
     ]
 
 
-def _errors(comparison: Comparison) -> list[str]:
+def _errors(comparison: Comparison, figures: tuple[str, ...]) -> list[str]:
     sides = (comparison.our_errors, comparison.peer_errors)
-    return [f"{side[figure]:.1e}" for figure in ("orthogonality", "backward") for side in sides]
+    return [f"{side[figure]:.1e}" for figure in figures for side in sides]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from function_peers import (
+    NUMPY_COSH,
+    NUMPY_EIGH,
+    NUMPY_QUANTILE,
+    SCIPY_POWER,
+    SCIPY_SIGN,
+    SVD_CLIP,
+    SVD_PRESS,
+)
 from peers import (
     JAX_QDWH,
     JAX_SVD,
@@ -24,6 +33,10 @@ from peers import (
 )
 
 from orthokern._core.registry import Case, Declaration, load_all
+
+Arrays = tuple[np.ndarray, ...]
+# Kernels whose results are judged as factors, beside every peer by the same two figures.
+FACTORS = frozenset({"polar", "orthogonalize", "newton_schulz"})
 
 DTYPES = ("float64", "float32")
 SIZES = (128, 256, 512, 1024)
@@ -59,7 +72,7 @@ class Task:
     name
         Unique; what ``--only`` matches.
     make
-        The input in float64 from a generator.
+        The input arrays in float64 from a generator.
     dtype
         The precision it is rounded to.
     rivals
@@ -74,27 +87,31 @@ class Task:
 
     group: str
     name: str
-    make: Callable[[np.random.Generator], np.ndarray]
+    make: Callable[[np.random.Generator], Arrays]
     dtype: str
     rivals: tuple[Rival, ...]
     kernel: str = "polar"
     options: Mapping[str, Any] = field(default_factory=dict)
     library: str = "numpy"
 
-    def array(self, seed: int) -> np.ndarray:
+    def arrays(self, seed: int) -> Arrays:
         """The input for one seed."""
-        return self.make(np.random.default_rng(seed)).astype(self.dtype)
+        return tuple(a.astype(self.dtype) for a in self.make(np.random.default_rng(seed)))
+
+    @property
+    def factors(self) -> bool:
+        """Whether the result is a factor, with or without ``H``."""
+        return self.kernel in FACTORS
 
     @property
     def family(self) -> str:
-        """Name of the report: the module of the kernel."""
-        function = load_all()[self.kernel].function
-        return str(function.__module__).rpartition(".")[2]
+        """Name of the report."""
+        return "polar" if self.factors else "functions"
 
 
-def gaussian(*shape: int) -> Callable[[np.random.Generator], np.ndarray]:
+def gaussian(*shape: int) -> Callable[[np.random.Generator], Arrays]:
     """Maker of standard normal input."""
-    return lambda g: g.standard_normal(shape)
+    return lambda g: (g.standard_normal(shape),)
 
 
 def _square(dtype: str) -> list[Task]:
@@ -166,14 +183,22 @@ def _callers(library: str, dtype: str) -> list[Task]:
 
 
 # Peers of the benchmark cases of each kernel in the registry.
-REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {"polar": (Rival(REFERENCE), Rival(SCIPY))}
+REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {
+    "polar": (Rival(REFERENCE), Rival(SCIPY)),
+    "spectral_clip": (Rival(SVD_CLIP, 1.5),),
+    "soft_spectral_clip": (Rival(SVD_PRESS, 1.5),),
+    "inverse_pth_root": (Rival(SCIPY_POWER, 4.0), Rival(NUMPY_EIGH)),
+    "matrix_sign": (Rival(SCIPY_SIGN, 4.0),),
+    "outlier_split": (Rival(NUMPY_QUANTILE, 1.0),),
+    "cosh_rms_scale": (Rival(NUMPY_COSH, 4.0),),
+}
 
 
 def _declared(declaration: Declaration, case: Case, dtype: str) -> Task:
     return Task(
         f"Benchmark cases of the registry, {dtype}",
         f"registry {declaration.name}/{case.name} {dtype}",
-        lambda g: case.arrays(g)[0],
+        case.arrays,
         dtype,
         REGISTRY_RIVALS[declaration.name],
         kernel=declaration.name,

@@ -12,7 +12,16 @@ from orthokern._core.backends import installed
 from orthokern._core.registry import load_all
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("peers", "tasks", "interleave", "accuracy", "measure", "report", "overhead")
+MODULES = (
+    "peers",
+    "function_peers",
+    "tasks",
+    "interleave",
+    "accuracy",
+    "measure",
+    "report",
+    "overhead",
+)
 
 
 @pytest.fixture
@@ -76,7 +85,7 @@ def test_every_benchmark_case_of_the_registry_is_a_task(tasks):
 
 def test_every_peer_is_a_rival(scripts, tasks):
     used = {rival.peer for task in tasks.values() for rival in task.rivals}
-    assert used == set(scripts("peers").PEERS)
+    assert used == {*scripts("peers").PEERS, *scripts("function_peers").PEERS}
 
 
 def test_names_are_distinct(scripts, tasks):
@@ -85,10 +94,10 @@ def test_names_are_distinct(scripts, tasks):
 
 def test_inputs_differ_between_seeds_only(tasks):
     for task in tasks.values():
-        first = task.array(0)
+        first, *_ = task.arrays(0)
         assert first.dtype == task.dtype
-        np.testing.assert_array_equal(first, task.array(0))
-        assert np.any(first != task.array(1))
+        np.testing.assert_array_equal(first, task.arrays(0)[0])
+        assert np.any(first != task.arrays(1)[0])
 
 
 def test_peers_factorize(scripts, rng):
@@ -103,7 +112,19 @@ def test_peers_factorize(scripts, rng):
         factors = peer.load()(libraries.to_library(x, peer.library))
         assert (factors[1] is not None) == peer.gives_h, peer.name
         bound = 4.0 if peer in approximate else 1e-4
-        assert accuracy.errors(x, factors)["orthogonality"] < bound, peer.name
+        assert accuracy.factor_errors((x,), factors)["orthogonality"] < bound, peer.name
+
+
+def test_peers_of_functions_compute_them(scripts, tasks):
+    """Each within the limits that the kernel itself has to keep."""
+    accuracy = scripts("accuracy")
+    for task in tasks.values():
+        if task.factors or task.dtype != "float64":
+            continue
+        arrays = task.arrays(0)
+        for rival in task.rivals:
+            figures = accuracy.contract(task, arrays, rival.peer.load()(*arrays))
+            assert next(iter(figures.values())).value < 1e5, rival.peer.name
 
 
 def test_float32_newton_schulz_is_the_routine_of_torch(scripts, rng):
@@ -129,7 +150,7 @@ def test_a_quick_run_reports_ratio_and_accuracy(scripts, tmp_path, capsys):
     assert 0 < svd["peer_errors"]["backward"] < 1e-13
     assert record["contract_met"]
     assert record["rounds"] == [3]
-    assert record["ran"]["unitary_factor"]
+    assert record["ran"]["polar_factors"]
     assert written["quick"]
     assert written["machine"]["processor"]
     text = (tmp_path / "polar.md").read_text(encoding="utf-8")
@@ -178,14 +199,14 @@ def test_a_target_is_met_by_ratio_contract_and_orthogonality(scripts, record):
 def test_a_broken_contract_is_seen(scripts, rng):
     accuracy, all_tasks = scripts("accuracy"), scripts("tasks").all_tasks
     task = next(task for task in all_tasks() if task.name == "stack float64 64x32x32")
-    x = task.array(0)
-    p, s, qh = np.linalg.svd(x, full_matrices=False)
+    arrays = task.arrays(0)
+    p, s, qh = np.linalg.svd(*arrays, full_matrices=False)
     u, h = p @ qh, (np.swapaxes(qh, -1, -2) * s[..., None, :]) @ qh
     h = (h + np.swapaxes(h, -1, -2)) / 2
-    assert accuracy.kept(accuracy.contract(task, x, (u, None)))
-    assert not accuracy.kept(accuracy.contract(task, x, (u * (1 + 1e-12), None)))
-    assert not accuracy.kept(accuracy.contract(task, x, (u, h * (1 + 1e-10))))
-    assert not accuracy.kept(accuracy.contract(task, x, (u * np.nan, None)))
+    assert accuracy.kept(accuracy.contract(task, arrays, (u, None)))
+    assert not accuracy.kept(accuracy.contract(task, arrays, (u * (1 + 1e-12), None)))
+    assert not accuracy.kept(accuracy.contract(task, arrays, (u, h * (1 + 1e-10))))
+    assert not accuracy.kept(accuracy.contract(task, arrays, (u * np.nan, None)))
 
 
 def test_entrants_run_in_turns(scripts):

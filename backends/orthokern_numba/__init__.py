@@ -62,6 +62,40 @@ def _hermitian_factor(u: Any, x: Any) -> Any:
     return hermitian_factor(u, x)
 
 
+def _too_small(x: Any, *limits: Any) -> str | None:
+    from .clipping import too_small
+
+    return too_small(x, *limits)
+
+
+@backend.implements("clipped", when=_too_small)
+def _clipped(x: Any, top: Any, *bottom: Any) -> Any:
+    from .clipping import clipped
+
+    return clipped(x, top)
+
+
+@backend.implements("pressed", when=_too_small)
+def _pressed(x: Any, c: Any) -> Any:
+    from .clipping import pressed
+
+    return pressed(x, c)
+
+
+@backend.implements("magnitude_quantile")
+def _magnitude_quantile(x: Any, *, quantile: float) -> Any:
+    from .statistics import magnitude_quantile
+
+    return magnitude_quantile(x, quantile=quantile)
+
+
+@backend.implements("cosh_rms")
+def _cosh_rms(x: Any, guard: Any, *, gamma: float) -> Any:
+    from .statistics import cosh_rms
+
+    return cosh_rms(x, guard, gamma=gamma)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

@@ -29,7 +29,7 @@ def tall_factor(a: np.ndarray, cutoff: float, goal: float | None = None) -> Fact
     return _by_householder(a, cutoff, goal) if found is None else found
 
 
-def _gram(a: np.ndarray) -> np.ndarray:
+def upper_gram(a: np.ndarray) -> np.ndarray:
     """Upper triangle of ``A^H A``, zeros below; no copy of ``a`` whichever way it lies."""
     f, n = library(a.dtype), a.shape[1]
     g = aligned_empty((n, n), a.dtype, "F")
@@ -64,18 +64,18 @@ def _condition(state: Iterate) -> float:
 
 def _by_cholesky(a: np.ndarray, cutoff: float, goal: float | None) -> Factor | None:
     eps = float(np.finfo(a.dtype).eps)
-    r = _cholesky(_gram(a))
+    r = _cholesky(upper_gram(a))
     start = None if r is None else prepared(r, (eps / CHOLESKY_CONDITION_SQUARED) ** 0.5)
     if r is None or start is None:
         return None
     if _condition(start[0]) <= GRAM_CONDITION:
-        found = _by_gram(a, r, start, goal)
+        found = _byupper_gram(a, r, start, goal)
         if found is not None:
             return found
     return _by_two_cholesky(a, r, cutoff, goal)
 
 
-def _by_gram(
+def _byupper_gram(
     a: np.ndarray, r: np.ndarray, start: tuple[Iterate, float], goal: float | None
 ) -> Factor | None:
     """``A W`` with ``W = R^{-1} polar(R)``, which is ``G^{-1/2}``."""
@@ -86,7 +86,8 @@ def _by_gram(
 
 
 def _is_right(a: np.ndarray, u: np.ndarray, goal: float | None) -> bool:
-    return (goal is not None or _is_orthonormal(u)) and is_backward_stable(a, u)
+    # The square core was checked by itself, or has a condition number near 1.
+    return (goal is not None or _is_orthonormal(u)) and is_backward_stable(a, u, probes=1)
 
 
 def _is_orthonormal(u: np.ndarray) -> bool:
@@ -105,7 +106,7 @@ def _by_two_cholesky(
     q = aligned_empty(a.shape, a.dtype, "F")
     np.copyto(q, a)
     q = f.trsm(1.0, r, q, side=1, overwrite_b=1)
-    second = _cholesky(_gram(q))
+    second = _cholesky(upper_gram(q))
     if second is None:
         return None
     product = f.trmm(1.0, second, r)

@@ -201,6 +201,14 @@ def _columns(x: np.ndarray, completion: str) -> Factor:
     return Factor(u, stats)
 
 
+def thin_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(p, s, qh)`` with ``a = (p * s) @ qh``, of one matrix or a stack."""
+    try:
+        return _svd(a)
+    except np.linalg.LinAlgError:
+        return _slow_svd(a)
+
+
 def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if a.ndim > 2:
         p, s, qh = np.linalg.svd(a, full_matrices=False)
@@ -225,10 +233,7 @@ def _slow_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _by_svd(a: np.ndarray, completion: str, rcond: float) -> Factor:
     """SVD of each matrix, closed by a cubic step, which removes its own loss of orthogonality."""
-    try:
-        p, s, qh = _svd(a)
-    except np.linalg.LinAlgError:
-        p, s, qh = _slow_svd(a)
+    p, s, qh = thin_svd(a)
     if completion == "partial":
         p = p * (s > rcond * s[..., :1])[..., None, :]
     stats = np.zeros((*a.shape[:-2], STATS_WIDTH), dtype=s.dtype)

@@ -9,7 +9,7 @@ from docutils.parsers.rst import Directive
 from support import _table
 
 import orthokern
-from orthokern.spectral.cases import graded
+from orthokern.spectral.cases.matrices import graded
 
 SIZE = 200
 CONDITIONS = (1e1, 1e4, 1e8, 1e12)

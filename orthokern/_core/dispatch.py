@@ -313,13 +313,19 @@ def _call(
     if type(x) is np.ndarray or not is_array(x):
         return function(*args, **kwargs)
     with autodiff.full_precision(x):
-        if not ops or not autodiff.is_plain(x) or not _runs_at_home(ops, x):
+        alone = ops and _no_arrays((*args[1:], *kwargs.values()))
+        if not alone or not autodiff.is_plain(x) or not _runs_at_home(ops, x):
             return function(*args, **kwargs)
         with _entered(_context.get()._replace(caller=library(x))):
             result = function(views.host_view(x), *args[1:], **kwargs)
     return views.returned(result, x)  # type: ignore[no-any-return]
 
 
+def _no_arrays(options: tuple[Any, ...]) -> bool:
+    return all(value is None or isinstance(value, _PLAIN_OPTIONS) for value in options)
+
+
+_PLAIN_OPTIONS = (str, bool, int, float, tuple, list)
 _homes: dict[tuple[Any, ...], bool] = conclusions()
 
 

@@ -8,8 +8,15 @@ from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel, op
 from .._core.dtypes import compute_precision, eps
-from .._core.errors import ValuesError
-from .._core.linalg import adjoint, frobenius, hermitian_part, identity_like, nan_unless
+from .._core.errors import UnsupportedError, ValuesError
+from .._core.linalg import (
+    adjoint,
+    decomposable,
+    frobenius,
+    hermitian_part,
+    identity_like,
+    nan_unless,
+)
 from .._core.loop import iterate
 from .._core.namespace import is_lazy, is_traced, namespace
 from .._core.results import mask_members, warn_unconverged
@@ -27,9 +34,9 @@ TRACED_SIGN_STEPS = 16
 @kernel(ops=("balance", "inverse_root"))
 def inverse_pth_root(
     g: ArrayT,
-    p: int,
     /,
     *,
+    p: int = 2,
     ridge: float = 0.0,
     method: str = "eigh",
     check_finite: bool = False,
@@ -76,7 +83,7 @@ def inverse_pth_root(
     Examples
     --------
     >>> import numpy as np, orthokern
-    >>> np.round(orthokern.inverse_pth_root(np.array([[5.0, 4.0], [4.0, 5.0]]), 2), 6)
+    >>> np.round(orthokern.inverse_pth_root(np.array([[5.0, 4.0], [4.0, 5.0]]), p=2), 6)
     array([[ 0.666667, -0.333333],
            [-0.333333,  0.666667]])
     """
@@ -216,6 +223,12 @@ def inverse_root(g: Any, /, *, p: int, ridge: float, method: str) -> Any:
     """
     if method == "newton":
         return _root_by_newton(g, p, ridge)
+    if is_lazy(g):
+        message = (
+            "inverse_pth_root: expected an array whose library has eigenvalues, got one of Dask; "
+            "pass method='newton'"
+        )
+        raise UnsupportedError(message)
     xp = namespace(g)
     values, q = xp.linalg.eigh(hermitian_part(g))
     values = values + ridge * values[..., -1:]
@@ -288,6 +301,7 @@ def _sign_steps(x: Any) -> int:
 def _sign_iteration(x: Any) -> tuple[Any, Any]:
     """``((S, change), steps)`` of Newton's iteration; ``change`` is the relative one of the last step."""
     xp = namespace(x)
+    x = decomposable(x)
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         x, _ = state

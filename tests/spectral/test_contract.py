@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import orthokern
-from orthokern.spectral.cases import hilbert
+from orthokern.spectral.cases.matrices import hilbert
 from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
 

@@ -50,7 +50,7 @@ def declared(name, ops, *, when=None, spoils=lambda x: False):
 
         def run(*arrays, op=op, **static):
             out = OPS[op].body(*arrays, **static)
-            if not spoils(arrays[-1]):
+            if not any(map(spoils, arrays)):
                 return out
             return (out[0] * (1 + 1e-9), *out[1:]) if isinstance(out, tuple) else out * (1 + 1e-9)
 
@@ -187,7 +187,7 @@ def stranger(op, spoils):
     def run(*arrays, **static):
         calls.append(arrays)
         out = OPS[op].body(*arrays, **static)
-        if not spoils(arrays[-1]):
+        if not any(map(spoils, arrays)):
             return out
         return (spoiled(out[0]), *out[1:]) if isinstance(out, tuple) else spoiled(out)
 

@@ -1,0 +1,78 @@
+"""The routines that functions of singular values, roots, signs and optimizers' rules are compared with.
+
+Each is what a user writes with NumPy or SciPy today; it takes the arrays of the benchmark case of its kernel and has
+that case's options built in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from peers import Peer
+
+
+def _mapped(x: Any, function: Callable[[Any], Any]) -> Any:
+    p, s, qh = np.linalg.svd(x, full_matrices=False)
+    return (p * function(s)) @ qh
+
+
+def _clip() -> Callable[..., Any]:
+    return lambda x, c: _mapped(x, lambda s: np.minimum(s, c))
+
+
+def _press() -> Callable[..., Any]:
+    return lambda x, c: _mapped(x, lambda s: s / np.sqrt(1 + (s / c) ** 2))
+
+
+def _power() -> Callable[..., Any]:
+    from scipy.linalg import fractional_matrix_power
+
+    return lambda g: fractional_matrix_power(g, -0.25)
+
+
+def _eigenvalues() -> Callable[..., Any]:
+    def root(g: Any) -> Any:
+        values, q = np.linalg.eigh(g)
+        return (q * values**-0.25) @ q.T
+
+    return root
+
+
+def _sign() -> Callable[..., Any]:
+    from scipy.linalg import signm
+
+    return signm  # type: ignore[no-any-return]
+
+
+def _split() -> Callable[..., Any]:
+    def split(x: Any) -> Any:
+        threshold = np.quantile(np.abs(x), 0.9) + 1e-9
+        outlier = np.sign(x) * np.maximum(np.abs(x) - threshold, 0)
+        return x - outlier, outlier, threshold
+
+    return split
+
+
+def _cosh() -> Callable[..., Any]:
+    def scale(x: Any) -> Any:
+        g = x / (np.linalg.norm(x) + 1e-7)
+        return g / (np.sqrt(np.mean(np.cosh(g) ** 2)) + 1e-8)
+
+    return scale
+
+
+def _in_numpy(name: str, load: Callable[[], Callable[..., Any]]) -> Peer:
+    return Peer(name, "numpy", load, gives_h=False, stacks=False)
+
+
+SVD_CLIP = _in_numpy("numpy.linalg.svd, clipped", _clip)
+SVD_PRESS = _in_numpy("numpy.linalg.svd, pressed", _press)
+SCIPY_POWER = _in_numpy("scipy.linalg.fractional_matrix_power", _power)
+NUMPY_EIGH = _in_numpy("numpy.linalg.eigh, to the power", _eigenvalues)
+SCIPY_SIGN = _in_numpy("scipy.linalg.signm", _sign)
+NUMPY_QUANTILE = _in_numpy("numpy.quantile, thresholded", _split)
+NUMPY_COSH = _in_numpy("the formula in NumPy", _cosh)
+
+PEERS = (SVD_CLIP, SVD_PRESS, SCIPY_POWER, NUMPY_EIGH, SCIPY_SIGN, NUMPY_QUANTILE, NUMPY_COSH)
