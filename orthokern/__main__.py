@@ -78,6 +78,17 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="device of the arrays, for example cpu or cuda"
     )
+    parser.add_argument(
+        "--seed", type=_natural, default=0, help="draw other random input than every run does"
+    )
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        message = f"expected an integer >= 0, got {text}"
+        raise argparse.ArgumentTypeError(message)
+    return number
 
 
 def machine() -> dict[str, str]:
@@ -116,6 +127,7 @@ def _selection(arguments: argparse.Namespace) -> Selection:
         dtypes=arguments.dtype,
         device=arguments.device,
         quick=getattr(arguments, "quick", False),
+        seed=arguments.seed,
     )
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from orthokern.testing import libraries
+
+# Two processes that compile different signatures of a function at once may exchange what they store.
+if "NUMBA_CACHE_DIR" in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
+    own_cache = Path(os.environ["NUMBA_CACHE_DIR"]) / os.environ["PYTEST_XDIST_WORKER"]
+    os.environ["NUMBA_CACHE_DIR"] = str(own_cache)
 
 REQUIRED = tuple(name for name in os.environ.get("ORTHOKERN_REQUIRE", "").split(",") if name)
 

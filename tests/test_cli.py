@@ -331,7 +331,9 @@ def test_a_package_that_cannot_be_loaded_disturbs_nobody(tmp_path, command):
     outside.install(tmp_path, "outside_raises", "raise OSError('no library')", outside="backend")
     done = outside.python("-m", "orthokern", *command, path=[tmp_path])
     assert done.returncode == 0, done.stderr
-    assert "no library" in re.sub(r"\s+", " ", done.stdout)
+    # A table breaks the reason over the lines of a narrow column.
+    letters = re.sub(r"[^a-z]", "", done.stdout)
+    assert "nolibrary" in letters
 
 
 def test_an_unknown_name_makes_the_process_exit_with_two():

@@ -304,6 +304,13 @@ def blend(x: np.ndarray, y: np.ndarray, a: float) -> None:
 
 
 @numba.njit(cache=True)
+def shift_diagonal(g: np.ndarray, a: float) -> None:
+    """``G <- G + a I``."""
+    for j in range(g.shape[0]):
+        g[j, j] += a
+
+
+@numba.njit(cache=True)
 def lift_diagonal(x: np.ndarray, share: float) -> None:
     """Add ``share`` times the largest modulus to the diagonal, which makes an exactly singular matrix regular."""
     top = 0.0

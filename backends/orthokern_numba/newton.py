@@ -27,6 +27,8 @@ SINGLE_WIDTH = 3e-9
 # ``||G - I||_2`` from which polynomial steps may not come down; a planned width of 1/2 shows 1.25.
 DIVERGES = 1.5
 MOST_NEWTON, MOST_POLYNOMIALS = 12, 9
+# Rows of a block of a complex Gram matrix.
+COMPLEX_BLOCK = 64
 # Part of the promised backward error that the probe at the end allows.
 PROBE_SHARE, PROBES = 0.25, 8
 
@@ -153,13 +155,25 @@ class Iterate:
         return 1 / top
 
     def gram(self, factor: float) -> np.ndarray:
-        """Upper triangle of ``factor X^H X``, in W."""
-        self.f.rank_k(factor, self.x, trans=self.f.adjoint, c=self.w, beta=0.0, overwrite_c=1)
+        """Upper triangle of ``factor X^H X``, in W; complex sums in blocks, because each term has more roundings."""
+        m = self.x.shape[0]
+        size = COMPLEX_BLOCK if self.x.dtype.kind == "c" else m
+        for i in range(0, m, size):
+            rows, beta = self.x[i : i + size], float(i > 0)
+            self.f.rank_k(factor, rows, trans=self.f.adjoint, c=self.w, beta=beta, overwrite_c=1)
         return self.w
 
-    def polynomial(self, coefficients: tuple[float, ...]) -> None:
-        """``X <- X (c0 I + c1 G + c2 G^2 + ...)`` with G in W."""
+    def polynomial(self, coefficients: tuple[float, ...], *, near: bool = False) -> None:
+        """``X <- X (c0 I + c1 G + c2 G^2 + ...)`` with G in W.
+
+        ``near`` says that the polynomial is 1 at G = I and G near it: the result is X and a small correction, a
+        polynomial of G - I, and only the correction suffers from the rounding errors of products. In G^2 itself what
+        is small would be lost, always to the same side.
+        """
         p = self.w
+        if near:
+            layout.shift_diagonal(self.w.T, self.real(-1))
+            coefficients = (0.0, coefficients[1] + 2 * sum(coefficients[2:]), *coefficients[2:])
         c0, c1 = self.real(coefficients[0]), self.real(coefficients[1])
         if len(coefficients) == 2:
             layout.scale_upper(p.T, c1, c0)
@@ -167,13 +181,16 @@ class Iterate:
             layout.mirror(self.w.T)
             p = self.f.rank_k(coefficients[2], self.w, c=self.p, beta=0.0, overwrite_c=1)
             layout.add_upper(p.T, self.w.T, c1, c0)
-        self.apply(p)
+        self.apply(p, added=near)
 
-    def apply(self, p: np.ndarray) -> None:
-        """``X <- X P`` with the Hermitian P given by its upper triangle."""
+    def apply(self, p: np.ndarray, *, added: bool = False) -> None:
+        """``X <- X P``, or ``X + X P``, with the Hermitian P given by its upper triangle."""
         in_place_of_gram = p is not self.w and self.p is self.y
         out = self.w if in_place_of_gram else self.y
-        self.f.hermitian_product(self.scale, p, self.x, side=1, c=out, beta=0.0, overwrite_c=1)
+        if added:
+            np.copyto(out, self.x)
+        beta = self.scale if added else 0.0
+        self.f.hermitian_product(self.scale, p, self.x, side=1, c=out, beta=beta, overwrite_c=1)
         if in_place_of_gram:
             self.x, self.w = self.w, self.x
         else:
@@ -219,7 +236,7 @@ def polish(state: Iterate, planned: float, goal: float, prices: Costs, row: np.n
         if step.last and width <= SINGLE_WIDTH and state.f.single.itemsize < state.x.dtype.itemsize:
             state.finish_in_single()
         else:
-            state.polynomial(step.coefficients)
+            state.polynomial(step.coefficients, near=step.last)
         _note(row, StepKind.CUBIC if len(step.coefficients) == 2 else StepKind.QUINTIC)
         planned = step.after
         if step.last or planned <= goal:

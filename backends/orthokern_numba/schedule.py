@@ -209,7 +209,7 @@ def _close(state: Iterate, schedule: Schedule) -> tuple[tuple[Step, ...], float]
     while found > enough and len(taken) < MOST_CLOSING_STEPS:
         taken.append(CLOSING_NEWTON if newton and found > NEAR else CLOSING_QUINTIC)
         if taken[-1] is CLOSING_QUINTIC:
-            state.polynomial(CLOSING_QUINTIC.coefficients)
+            state.polynomial(CLOSING_QUINTIC.coefficients, near=True)
         else:
             _newton(state, CLOSING_NEWTON.coefficients)
         found = _departure(state)

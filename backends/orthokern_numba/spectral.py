@@ -210,7 +210,8 @@ def thin_svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if a.ndim > 2:
+    # Small matrices as in a stack: the same numbers, and a cheaper call.
+    if a.ndim > 2 or a.shape[1] < SVD_SIZE:
         p, s, qh = np.linalg.svd(a, full_matrices=False)
         return p, s, qh
     return scipy.linalg.svd(a, full_matrices=False, check_finite=False, lapack_driver="gesdd")  # type: ignore[no-any-return]
@@ -254,11 +255,13 @@ def _gram(u: np.ndarray) -> np.ndarray:
 
 
 def _closed(u: np.ndarray) -> np.ndarray:
-    """``1.5 U - 0.5 U (U^H U)``."""
+    """``U - U (U^H U - I) / 2``: only the small correction suffers from the rounding errors of a product."""
     closed = aligned_empty(u.shape, u.dtype)
-    np.matmul(u, _gram(u), out=closed)
+    defect = _gram(u)
+    defect -= np.eye(u.shape[-1], dtype=u.dtype)
+    np.matmul(u, defect, out=closed)
     closed *= -0.5
-    closed += 1.5 * u
+    closed += u
     return closed
 
 

@@ -132,7 +132,8 @@ def unitary_factor(
     u = p @ qh
     g = careful_gram(u)
     first = frobenius(g - target)[..., 0, 0]
-    closed = 1.5 * u - 0.5 * (u @ g)
+    # As a correction, so that only what is small suffers from the rounding errors of a product.
+    closed = u - 0.5 * (u @ (g - target))
     residual = 0.75 * first * first + eps(x)
     return closed, _stats(closed, residual, (Step(StepKind.CUBIC, (1.5, -0.5)),))
 
@@ -186,7 +187,7 @@ def _spectral_bound(x: Any) -> Any:
     return namespace(x).minimum(POWER_MARGIN * power_norm(x), norm_bound(x))
 
 
-def _safe(scale: Any) -> Any:
+def positive(scale: Any) -> Any:
     """``scale`` with 1 in place of 0, so that a zero matrix stays a zero matrix."""
     xp = namespace(scale)
     return xp.where(scale > 0, scale, xp.ones_like(scale))
@@ -200,7 +201,7 @@ def _lengths(v: Any) -> Any:
 
 
 def _unit(v: Any) -> Any:
-    return v / namespace(v).astype(_safe(_lengths(v)), v.dtype)
+    return v / namespace(v).astype(positive(_lengths(v)), v.dtype)
 
 
 NORMS: dict[str, Callable[[Any], Any]] = {
@@ -218,7 +219,7 @@ def _normalized(x: Any, normalization: str) -> Any:
     if normalization == "none":
         return x
     xp = namespace(x)
-    bound = _safe(NORMS[normalization](x))
+    bound = positive(NORMS[normalization](x))
     return x / xp.astype(bound, x.dtype)
 
 
@@ -297,6 +298,14 @@ def _gram_form(x: Any, schedule: Schedule) -> Any:
     return x @ total
 
 
+def _closing_quintic(x: Any) -> Any:
+    """The closing step as ``X`` and a small correction in ``G - I``: in ``G^2`` itself what is small would be lost."""
+    _, b, c = CLOSING_QUINTIC.coefficients
+    h = gram(x)
+    h = h - identity_like(h)
+    return x + x @ ((b + 2 * c) * h + c * (h @ h))
+
+
 def _executed(x: Any, schedule: Schedule) -> Any:
     x = _normalized(x, schedule.normalization)
     if schedule.restarts is not None:
@@ -310,7 +319,7 @@ def _closed(x: Any, tolerance: float, *, newton: bool) -> tuple[Any, Any, tuple[
     """Append steps until the singular values are within ``tolerance`` of 1; traced code appends one."""
     eye = identity_like(gram(x))
     if is_traced(x) or is_lazy(x):
-        x = _applied(x, CLOSING_QUINTIC)
+        x = _closing_quintic(x)
         return x, departure(x, eye), (CLOSING_QUINTIC,)
     enough = tolerance * (2 - tolerance) + eps(x) * x.shape[-1] ** 0.5
     residual = departure(x, eye)
@@ -318,7 +327,7 @@ def _closed(x: Any, tolerance: float, *, newton: bool) -> tuple[Any, Any, tuple[
     while _any(residual > enough) and len(taken) < MOST_CLOSING_STEPS:
         far = newton and _any(residual > NEAR)
         taken.append(CLOSING_NEWTON if far else CLOSING_QUINTIC)
-        x = _applied(x, taken[-1])
+        x = _applied(x, CLOSING_NEWTON) if far else _closing_quintic(x)
         residual = departure(x, eye)
     return x, residual, tuple(taken)
 

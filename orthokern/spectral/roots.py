@@ -22,7 +22,7 @@ from .._core.namespace import is_lazy, is_traced, namespace
 from .._core.results import mask_members, warn_unconverged
 from .._core.scaling import balance
 from .._core.typing import ArrayT
-from .factor import inverse_adjoint, power_norm
+from .factor import inverse_adjoint, positive, power_norm
 
 METHODS = ("eigh", "newton")
 MOST_ROOT_STEPS = 40
@@ -169,9 +169,14 @@ def _refuse_indefinite(smallest: Any, finite: Any) -> None:
     ):
         return
     worst = float(xp.min(xp.where(finite[..., 0, 0], smallest, xp.ones_like(smallest))))
+    found = (
+        "one on which Newton's iteration fails"
+        if worst != worst  # noqa: PLR0124 - NaN, in every library
+        else f"a smallest eigenvalue of {worst:.1e} times the largest entry"
+    )
     message = (
-        f"inverse_pth_root: expected positive definite matrices in g, got a smallest eigenvalue of {worst:.1e} "
-        "times the largest entry; pass ridge=1e-6, or a larger one"
+        f"inverse_pth_root: expected positive definite matrices in g, got {found}; "
+        "pass ridge=1e-6, or a larger one"
     )
     raise ValuesError(message)
 
@@ -243,17 +248,21 @@ def _root_by_newton(g: Any, p: int, ridge: float) -> Any:
     eye = identity_like(g)
     g = hermitian_part(g)
     g = g + xp.astype(ridge * power_norm(g), g.dtype) * eye
-    start = (1 + p) / (2 * frobenius(g))
+    start = (1 + p) / (2 * positive(frobenius(g)))
     enough = 10 * g.shape[-1] ** 0.5 * eps(g)
+    # Positive definite matrices start below half of this and come down.
+    hopeless = 2 * (g.shape[-1] ** 0.5 + p + 1)
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, m, _ = state
+        x, m, error = state
         t = ((p + 1) * eye - m) / p
-        m = hermitian_part(_power(t, p) @ m)
-        return x @ t, m, frobenius(m - eye)
+        goes_on = error <= hopeless
+        x = xp.where(goes_on, x @ t, x)
+        m = xp.where(goes_on, hermitian_part(_power(t, p) @ m), m)
+        return x, m, frobenius(m - eye)
 
     def done(state: tuple[Any, ...]) -> Any:
-        return xp.all(state[2] <= enough)
+        return xp.all((state[2] <= enough) | (state[2] > hopeless))
 
     x = xp.astype(start ** (1 / p), g.dtype) * (eye + xp.zeros_like(g))
     m = xp.astype(start, g.dtype) * g
@@ -278,7 +287,8 @@ def _average(x: Any, inverse: Any) -> tuple[Any, Any]:
     The limit does not depend on the scale, which derivatives hold constant.
     """
     xp = namespace(x)
-    scale = xp.astype(constant(xp.sqrt(frobenius(inverse) / frobenius(x))), x.dtype)
+    scale = xp.sqrt(frobenius(inverse) / positive(frobenius(x)))
+    scale = xp.astype(constant(positive(scale)), x.dtype)
     return (scale * x + inverse / scale) / 2, scale
 
 
@@ -306,7 +316,7 @@ def _sign_iteration(x: Any) -> tuple[Any, Any]:
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         x, _ = state
         y, _ = _average(x, adjoint(inverse_adjoint(x, singular="nan")))
-        return y, frobenius(y - x) / frobenius(y)
+        return y, frobenius(y - x) / positive(frobenius(y))
 
     def done(state: tuple[Any, ...]) -> Any:
         # Quadratic convergence: the next change would be of the size of eps.

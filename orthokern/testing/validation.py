@@ -20,6 +20,7 @@ class Selection(NamedTuple):
     dtypes: Sequence[str] = ()
     device: str = "cpu"
     quick: bool = False
+    seed: int = 0
 
 
 class Job(NamedTuple):
@@ -88,7 +89,11 @@ def jobs(selection: Selection) -> list[Job]:
     names = _chosen_libraries(selection.libraries, selection.device)
     _chosen(selection.dtypes, ("float64", "float32"), "dtype")
     return [
-        Job(declarations[kernel], case, Setting(library, dtype, backend, selection.device))
+        Job(
+            declarations[kernel],
+            case,
+            Setting(library, dtype, backend, selection.device, selection.seed),
+        )
         for kernel in kernels
         for case in declarations[kernel].cases
         for library in names
