@@ -135,7 +135,7 @@ def _trusted(upper: np.ndarray, lower: np.ndarray, missed: np.ndarray) -> Bounds
 
 
 def _inverse_gain(g: Any, v: Any, cp: Any) -> tuple[Any, Any]:
-    """Estimate from below of ``||G^{-1}||``, and by how much G is not what was factorized, over its least eigenvalue."""
+    """Estimate from below of ``||G^{-1}||``, and how far G is from what was factorized, over its least eigenvalue."""
     if g.ndim > 2:
         # A stack is small enough for its inverse.
         y = cp.linalg.inv(g)
@@ -299,12 +299,12 @@ def _to_full_accuracy(
 def _departure_limit(x: Any) -> float:
     """What a probe may see of ``||U^H U - I||_F``: a part of the promise."""
     n = x.shape[-1]
-    return min(7.5 * n**0.5, 2.5 * n) * epsilon(x)
+    return float(min(7.5 * n**0.5, 2.5 * n) * epsilon(x))
 
 
 def _backward_limit(x: Any) -> float:
     """What a probe may see of the backward error over ``||x||_F``; no step mends what a bad inverse spoils."""
-    return PROBE_SHARE * max(60.0, 20 * x.shape[-1] ** 0.5) * epsilon(x)
+    return float(PROBE_SHARE * max(60.0, 20 * x.shape[-1] ** 0.5) * epsilon(x))
 
 
 def _to_width(

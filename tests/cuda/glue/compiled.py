@@ -64,12 +64,12 @@ def types(kernel, declared, arguments):
     bound = {}
     for parameter, argument in zip(declared, arguments, strict=False):
         if not isinstance(argument, np.ndarray | np.generic):
-            message = (
-                f"{kernel}: {parameter.name} is a Python {type(argument).__name__}, which CuPy hands on in 8 bytes"
-            )
+            message = f"{kernel}: {parameter.name} is a Python {type(argument).__name__}, handed on in 8 bytes"
             raise TypeError(message)
         name = argument.dtype.name
-        wanted = bound.setdefault(parameter.type, name) if len(parameter.type) == 1 else parameter.type
+        wanted = (
+            bound.setdefault(parameter.type, name) if len(parameter.type) == 1 else parameter.type
+        )
         if name != wanted:
             message = f"{kernel}: {parameter.name} has dtype {name}, expected {wanted}"
             raise TypeError(message)
@@ -115,9 +115,9 @@ def addresses(arrays):
     return (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
 
 
-def elementwise(kernel, source, bound, given, results, shape, declared):
+def elementwise(source, bound, given, results, shape, declared):
     """Fill ``results`` entry by entry."""
-    in_params, out_params, operation, preamble = source
+    out_params, operation, preamble = source
     lines = []
     for place, p in enumerate((*declared, *parameters(out_params))):
         c_type = p.type if len(p.type) == 1 else C_NAMES[p.type]
@@ -146,7 +146,7 @@ extern "C" void run(long long size, void** args, const int* scalar) {{
     library(text).run(ctypes.c_longlong(size), addresses(arrays), flags)
 
 
-def reduction(kernel, source, bound, x, out, axes):
+def reduction(source, bound, x, out, axes):
     """Fill ``out``, in which the ``axes`` have length 1."""
     contribution, joined, post, identity, preamble = source
     axes = tuple(axis % x.ndim for axis in axes)

@@ -47,19 +47,16 @@ class Device:
 
 
 class Stream:
-    """Work in order; the stack of those that are current."""
-
-    entered: list = []
+    """Work in order, which is how everything here is done."""
 
     def __init__(self, ptr=0):
         self.ptr = ptr
 
     def __enter__(self):
-        Stream.entered.append(self.ptr)
         return self
 
     def __exit__(self, *error):
-        Stream.entered.pop()
+        return None
 
 
 Stream.null = Stream()
@@ -151,10 +148,11 @@ def lifted(function):
     return on_device
 
 
-for _name in (
-    "abs arange ascontiguousarray broadcast_to concatenate conj cos diagonal empty eye full isfinite matmul max "
-    "maximum minimum ones_like real sqrt stack sum swapaxes where zeros zeros_like"
-).split():
+NAMES = """
+    abs arange ascontiguousarray broadcast_to concatenate conj cos diagonal empty eye full matmul max maximum
+    minimum ones_like real sqrt stack sum swapaxes where zeros zeros_like
+"""
+for _name in NAMES.split():
     globals()[_name] = lifted(getattr(np, _name))
 
 
@@ -220,7 +218,8 @@ def syrk(trans, a, out=None):
     assert trans == "T"
     assert a.dtype.kind == "f"
     a, result = plain(a), plain(out)
-    assert a.flags.c_contiguous and result.flags.c_contiguous
+    assert a.flags.c_contiguous
+    assert result.flags.c_contiguous
     result[...] = np.nan
     upper = np.triu_indices(a.shape[1])
     result[upper] = (a.T @ a)[upper]
@@ -236,7 +235,7 @@ class ElementwiseKernel:
     def __init__(self, in_params, out_params, operation, name, *, preamble):
         self.inputs, self.outputs = compiled.parameters(in_params), compiled.parameters(out_params)
         self.name = name
-        self.source = (in_params, out_params, operation, preamble)
+        self.source = (out_params, operation, preamble)
 
     def __call__(self, *arguments):
         count = len(self.inputs)
@@ -251,9 +250,7 @@ class ElementwiseKernel:
         shape = np.broadcast_shapes(*shapes)
         results = given[count:] or [np.empty(shape, types[p.type]) for p in self.outputs]
         assert all(a.flags.c_contiguous and a.shape == shape for a in results)
-        compiled.elementwise(
-            self.name, self.source, types, given[:count], results, shape, self.inputs
-        )
+        compiled.elementwise(self.source, types, given[:count], results, shape, self.inputs)
         found = wrapped(tuple(results))
         return found[0] if len(found) == 1 else found
 
@@ -261,7 +258,9 @@ class ElementwiseKernel:
 class ReductionKernel:
     """The contributions of entries joined along axes."""
 
-    def __init__(self, in_params, out_params, map_expr, reduce_expr, post, identity, name, *, preamble):
+    def __init__(
+        self, in_params, out_params, map_expr, reduce_expr, post, identity, name, *, preamble
+    ):
         self.parameters = (*compiled.parameters(in_params), *compiled.parameters(out_params))
         self.name = name
         self.source = (map_expr, reduce_expr, post, identity, preamble)
@@ -269,7 +268,7 @@ class ReductionKernel:
     def __call__(self, x, out, *, axis, keepdims):
         assert keepdims
         types = compiled.types(self.name, self.parameters, (x, out))
-        compiled.reduction(self.name, self.source, types, plain(x), plain(out), axis)
+        compiled.reduction(self.source, types, plain(x), plain(out), axis)
         return out
 
 

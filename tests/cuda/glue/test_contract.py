@@ -165,7 +165,8 @@ def test_figures(cp):
     row = read(stats)
     taken = int(row[Stat.ITERATIONS])
     assert 3 <= taken <= 7
-    assert np.all(row[4 : 4 + taken] > 0) and not row[4 + taken :].any()
+    assert np.all(row[4 : 4 + taken] > 0)
+    assert not row[4 + taken :].any()
     assert row[3 + taken] in (3, 4)
     assert 0.3e-3 <= row[Stat.LOWER_BOUND] <= 1e-3
     assert row[Stat.RESIDUAL] <= 10 * 8 * np.finfo(float).eps
