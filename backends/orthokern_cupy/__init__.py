@@ -14,8 +14,10 @@ SMALL = 32
 def _available() -> str | None:
     if find_spec("cupy") is None:
         return "cupy is not installed; pip install 'orthokern[cuda13]'"
-    import cupy
-
+    try:
+        import cupy
+    except Exception as reason:  # noqa: BLE001 - a broken install of any kind is a reason not to run
+        return f"cupy cannot be imported: {reason}"
     return None if cupy.cuda.is_available() else "no CUDA device"
 
 
