@@ -1,7 +1,7 @@
 """The C++ text of every fused kernel, compiled by NVRTC with CuPy's headers: it fits in registers and stays single.
 
-The frame around an operation is written as CuPy writes it, for strided arrays of three dimensions: the most that a
-kernel of the backend is called with.
+The frame around an operation is written as CuPy writes it: for strided arrays of three dimensions, the most that a
+kernel of the backend is called with, and for arrays without gaps, which count in 32 bits.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ TYPES = {
 # Few enough for full occupancy with blocks of 128 threads on these architectures.
 MOST_REGISTERS = 64
 DOUBLE = re.compile(r"^\s*(?:@\S+\s+)?(\w\S*\.f64\S*)", re.MULTILINE)
+# Dimensions, whether there are no gaps, whether 32 bits are enough to count.
+LAYOUTS = {"strided": "3, false, false", "contiguous": "1, true, true"}
 HEADERS = """
 #include <cupy/complex.cuh>
 #include <cupy/carray.cuh>
@@ -49,7 +51,7 @@ def declared(text):
     return [part.split() for part in text.split(",")]
 
 
-def elementwise(entry, dtype, name):
+def elementwise(entry, dtype, name, layout="strided"):
     """The kernel around one operation."""
     arguments, reads = [], []
     outputs = declared(entry.outputs)
@@ -62,12 +64,14 @@ def elementwise(entry, dtype, name):
         is_output = [kind, variable] in outputs
         constant = "" if is_output else "const "
         inner = variable if raw else f"_raw_{variable}"
-        arguments.append(f"{constant}CArray<{c_type}, 3, false, false> {inner}")
+        arguments.append(f"{constant}CArray<{c_type}, {LAYOUTS[layout]}> {inner}")
         if not raw:
             reads.append(f"{constant}{c_type}& {variable} = {inner}[_ind.get()];")
-    return f"""{HEADERS}{PREAMBLE}
+    indexer = {"strided": "3, false", "contiguous": "1, true"}[layout]
+    return f"""{HEADERS}
 typedef {bound(dtype, "T")} T; typedef {bound(dtype, "R")} R;
-extern "C" __global__ void {name}({", ".join(arguments)}, CIndexer<3, false> _ind) {{
+{PREAMBLE}
+extern "C" __global__ void {name}({", ".join(arguments)}, CIndexer<{indexer}> _ind) {{
     CUPY_FOR(i, _ind.size()) {{
         _ind.set(i);
         {" ".join(reads)}
@@ -78,20 +82,24 @@ extern "C" __global__ void {name}({", ".join(arguments)}, CIndexer<3, false> _in
 
 def reduction(entry, dtype, name):
     """Contributions of one block joined in shared memory."""
-    return f"""{HEADERS}{PREAMBLE}
+    return f"""{HEADERS}
 typedef {bound(dtype, "T")} T; typedef {bound(dtype, "R")} R;
-__device__ R joined(R a, R b) {{ return {entry.joined}; }}
+{PREAMBLE}
+#define REDUCE(a, b) ({entry.joined})
 extern "C" __global__ void {name}(const T* data, R* out, long long count) {{
     __shared__ R shared[128];
     R a = R({entry.nothing});
     for (long long j = threadIdx.x; j < count; j += 128) {{
         const T x = data[blockIdx.x * count + j];
-        a = joined(a, {entry.contribution});
+        R _a = static_cast<R>({entry.contribution});
+        a = REDUCE(a, _a);
     }}
     shared[threadIdx.x] = a;
     for (int half = 64; half > 0; half /= 2) {{
         __syncthreads();
-        if (threadIdx.x < half) shared[threadIdx.x] = joined(shared[threadIdx.x], shared[threadIdx.x + half]);
+        if (threadIdx.x < half) {{
+            shared[threadIdx.x] = REDUCE(shared[threadIdx.x], shared[threadIdx.x + half]);
+        }}
     }}
     R& y = out[blockIdx.x];
     a = shared[0];
@@ -192,6 +200,13 @@ def test_the_figures_are_printed(capsys):
                 counts = [str(r[3]) for r in REPORT if r[:2] == (name, dtype)]
                 cells.append(f"{dtype} {' / '.join(counts)}")
             print(f"  {name:12} " + "   ".join(cells))  # noqa: T201
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", [n for n, e in KERNELS.items() if isinstance(e, Elementwise)])
+def test_arrays_without_gaps_too(name, dtype, tmp_path):
+    source = elementwise(KERNELS[name], dtype, "contiguous", "contiguous")
+    assert not faults(source, dtype, "sm_90", tmp_path)[0]
 
 
 @pytest.mark.parametrize("name", KERNELS)
