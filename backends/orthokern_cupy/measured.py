@@ -49,7 +49,7 @@ from .library import (
     real,
     real_diagonal,
 )
-from .steps import FAST, POWER_MARGIN, identity_like, newton_with, polynomial, run
+from .steps import FAST, POWER_MARGIN, corrected, identity_like, newton_with, polynomial, run
 
 # Power steps underestimate norms: that of the inverse by up to this.
 LOWER_MARGIN = 0.7
@@ -276,9 +276,9 @@ def _to_full_accuracy(
     enough = epsilon(x) * x.shape[-1] ** 0.5
     steps, extra = core.steps, -1
     while True:
-        g = gram(u, cp)
-        seen = frobenius(affine(g, -1.0, 1.0, cp), cp)
-        u = polynomial(u, closing.coefficients, cp, g)
+        defect = affine(gram(u, cp), -1.0, 1.0, cp)
+        seen = frobenius(defect, cp)
+        u = corrected(u, defect, closing.kind, cp)
         steps, extra = (*steps, closing), extra + 1
         result = back(u)
         figures = [seen, departure(result, cp), skewness(x, result, cp), frobenius(x, cp)]

@@ -37,14 +37,13 @@ from .library import (
     reduced,
     safe,
 )
-from .steps import CAREFUL, gram_form, identity_like, normalized, polynomial, run
+from .steps import CAREFUL, corrected, gram_form, identity_like, normalized, run
 
 # Up to this size the Jacobi SVD of cuSOLVER, which does a whole stack in one launch, is the quickest way.
 JACOBI_SIZE = 32
 # Larger matrices of a stack are done one by one: each of them fills a device.
 STACK_SIZE = 256
 MOST_CLOSING_STEPS = 6
-CUBIC = Step(StepKind.CUBIC, (1.5, -0.5))
 # Below so many eps a tolerance asks for full accuracy.
 FULL = 4.0
 
@@ -188,9 +187,9 @@ def _by_svd(x: Any, completion: str, cut: float, cp: Any) -> tuple[Any, Any]:
         p = p * kept[..., None, :]
         target = cp.matmul(adjoint(qh, cp), qh * kept[..., :, None])
     u = cp.matmul(p, qh)
-    g = gram(u, cp)
-    first = frobenius(g - target, cp)
-    closed = polynomial(u, CUBIC.coefficients, cp, g)
+    defect = gram(u, cp) - target
+    first = frobenius(defect, cp)
+    closed = corrected(u, defect, StepKind.CUBIC, cp)
     stats = cp.zeros((*x.shape[:-2], STATS_WIDTH), dtype=real(x))
     stats[..., int(Stat.ITERATIONS)], stats[..., len(Stat)] = 1, int(StepKind.CUBIC)
     stats[..., int(Stat.RESIDUAL)] = 0.75 * first * first + epsilon(x)

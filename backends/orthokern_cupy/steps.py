@@ -59,6 +59,17 @@ def polynomial(x: Any, coefficients: Coefficients, cp: Any, g: Any = None) -> An
     return cp.matmul(x, factor_of(g, coefficients, cp))
 
 
+def corrected(x: Any, defect: Any, kind: StepKind, cp: Any) -> Any:
+    """The closing step ``kind`` for a small ``E = X^H X - I``: ``X - X E / 2``, or ``X - X (E / 2 - 3/8 E^2)``.
+
+    As a correction it rounds once; in powers of the Gram matrix the weights 15/8, -10/8, 3/8 cancel on the diagonal.
+    """
+    if kind is StepKind.CUBIC:
+        return blend(x, cp.matmul(x, defect), 1.0, -0.5, cp)
+    change = blend(defect, gram(defect, cp), -0.5, 0.375, cp)
+    return blend(x, cp.matmul(x, change), 1.0, 1.0, cp)
+
+
 def halley(x: Any, coefficients: Coefficients, cp: Any, g: Any = None) -> Any:
     """``s ((b/c) X + (a - b/c) X (I + c G)^{-1})``, by Cholesky or, for large c, by QR of [sqrt(c) X; I]."""
     a, b, c, after = (*coefficients, 1.0)[:4]

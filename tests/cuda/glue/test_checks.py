@@ -80,16 +80,38 @@ def test_a_wrong_triangular_solve(cp, monkeypatch):
 
 def test_products_that_go_wrong_at_the_end(cp, monkeypatch):
     """The last step's Gram matrix looks right, and only the probes see what its product made."""
-    right, calls = measured.polynomial, []
+    right, calls = measured.corrected, []
 
-    def polynomial(x, coefficients, cp, g=None):
-        calls.append(coefficients)
-        return spoiled(right)(x, coefficients, cp, g)
+    def corrected(x, defect, kind, cp):
+        calls.append(kind)
+        return spoiled(right)(x, defect, kind, cp)
 
-    monkeypatch.setattr(measured, "polynomial", polynomial)
+    monkeypatch.setattr(measured, "corrected", corrected)
     row = assert_good(cp, matrix())
     assert by_svd(row)
     assert calls
+
+
+def stretched(factors):
+    """The closing step, whose results come out too long by the ``factors`` in turn: what only a probe of U^H U sees."""
+    right, lengths = measured.corrected, iter(factors)
+
+    def run(x, defect, kind, cp):
+        return right(x, defect, kind, cp) * np.float64(next(lengths))
+
+    return run
+
+
+def test_a_factor_that_is_too_long(cp, monkeypatch):
+    monkeypatch.setattr(measured, "corrected", stretched([1 + 1e-10] * 9))
+    assert by_svd(assert_good(cp, matrix()))
+
+
+def test_what_rounding_left_is_mended_by_one_more_step(cp, monkeypatch):
+    monkeypatch.setattr(measured, "corrected", stretched([1 + 1e-14, 1.0]))
+    row = assert_good(cp, matrix())
+    assert row[Stat.EXTRA_STEPS] == 1
+    assert not by_svd(row)
 
 
 def test_an_orthonormal_factor_of_another_matrix(cp, monkeypatch):
@@ -153,6 +175,7 @@ def test_steps_are_appended_where_a_bound_was_a_little_off(cp, monkeypatch):
     row = assert_good(cp, matrix())
     assert 1 <= row[Stat.EXTRA_STEPS] <= 6
     assert not by_svd(row)
+    assert row[3 + int(row[Stat.ITERATIONS])] == StepKind.QUINTIC
     assert fake_cupy.syncs.count == 2 + row[Stat.EXTRA_STEPS]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from orthokern_cupy import kernels
+from orthokern_cupy.estimates import departure, skewness
 from orthokern_cupy.kernels import kernel
-from orthokern_cupy.library import adjoint, affine, gram, reduced
+from orthokern_cupy.library import adjoint, affine, divided, gram, reduced
 
 from . import compiled, fake_cupy
-from .conftest import read
+from .conftest import orthonormal, read, with_spectrum
 
 DTYPES = ["float64", "float32", "complex128", "complex64"]
 ONE = np.float64(1)
@@ -70,13 +73,52 @@ def test_newtons_average_conjugates(cp, dtype):
     np.testing.assert_allclose(read(found), expected, rtol=1e-5 if number is np.float32 else 1e-14)
 
 
+def test_division_by_a_triangle_is_stable_row_by_row(cp):
+    """An explicit inverse would lose the square root of the digits here."""
+    rng = np.random.default_rng(1)
+    r = np.linalg.qr(with_spectrum(rng, 40, np.logspace(0, -8, 40), "float64"))[1]
+    x = device(cp, (90, 40))
+    found = read(divided(x, cp.asarray(r), cp)) @ r
+    assert np.linalg.norm(found - read(x)) <= 1e-13 * np.linalg.norm(read(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [1, 30])
+def test_probes_see_errors_to_a_factor(cp, dtype, rank):
+    rng = np.random.default_rng(rank)
+    u = orthonormal(rng, 50, 30, dtype)
+    h = with_spectrum(rng, 30, np.linspace(1, 0.5, 30), "float64")
+    h = u @ (h @ h.T)
+    tilt = orthonormal(rng, 30, rank, dtype) @ orthonormal(rng, 30, rank, dtype).conj().T
+    wrong = (u + 1e-3 * u @ tilt).astype(dtype)
+    gram_error = np.linalg.norm(wrong.conj().T @ wrong - np.eye(30))
+    skew = wrong.conj().T @ h
+    backward = np.linalg.norm(skew - skew.conj().T) / 2
+    for seen, true in (
+        (departure(cp.asarray(wrong), cp), gram_error),
+        (skewness(cp.asarray(h.astype(dtype)), cp.asarray(wrong), cp), backward),
+    ):
+        assert 0.4 * true <= read(seen) <= 2.5 * true
+
+
 @pytest.mark.parametrize("size", [1, 5, 512, 530])
 def test_large_gram_matrices_by_one_triangle(cp, size):
     x = device(cp, (600, size))
     found = read(gram(x, cp))
     np.testing.assert_allclose(found, read(x).T @ read(x), atol=1e-11)
-    np.testing.assert_array_equal(found, found.T) if size >= 512 else None
+    np.testing.assert_allclose(found, found.T, rtol=0, atol=0 if size >= 512 else 1e-11)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "calls"), [(511, "float64", 0), (512, "float32", 1), (512, "complex64", 0)]
+)
+def test_who_gets_the_triangle(cp, monkeypatch, size, dtype, calls):
+    library, called = sys.modules["cupy.cublas"], []
+    right = library.syrk
+    monkeypatch.setattr(library, "syrk", lambda *a, **o: called.append(1) or right(*a, **o))
+    gram(device(cp, (4, size), dtype), cp)
+    assert len(called) == calls
 
 
 def test_the_adjoint_of_a_real_matrix_is_a_view(cp):
