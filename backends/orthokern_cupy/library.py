@@ -94,7 +94,7 @@ def safe(scale: Any, cp: Any) -> Any:
 
 
 def divided(x: Any, r: Any, cp: Any) -> Any:
-    """``X R^{-1}`` for an upper triangular ``R``: row by row as if of a nearby ``R``, which an inverse would not be."""
+    """``X R^{-1}`` for an upper triangular ``R``, row by row that of a nearby ``R``."""
     if x.ndim > 2:
         return adjoint(cp.linalg.solve(adjoint(r, cp), adjoint(x, cp)), cp)
     from cupyx.scipy.linalg import solve_triangular

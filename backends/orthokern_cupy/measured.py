@@ -18,7 +18,6 @@ import numpy as np
 from orthokern.spectral.plan import (
     CLOSING_QUINTIC,
     COSTS,
-    NEAR,
     STATS_WIDTH,
     Stat,
     Step,
@@ -56,6 +55,8 @@ LOWER_MARGIN = 0.7
 # By how much a factorization may miss its matrix, over the least eigenvalue, for bounds from it to be trusted.
 SOUND = 0.2
 ROUNDED_UP = 1 + 1e-6
+# ||G - I|| up to which a quintic step brings singular values nearer to 1.
+REACHABLE = 1.0
 MOST_CLOSING_STEPS = 6
 CLOSING_CUBIC = Step(StepKind.CUBIC, (1.5, -0.5))
 # ||G - I||_F of a step's input to the power becomes, at most, factor times that.
@@ -287,7 +288,7 @@ def _to_full_accuracy(
         after = factor * seen**power
         # Rounding alone may leave too much, once; members far off would only go further.
         rough = (departed > _departure_limit(x)) & (extra == 0)
-        open_members = ((after > enough) | rough) & (seen < NEAR)
+        open_members = ((after > enough) | rough) & (seen < REACHABLE)
         if not open_members.any() or extra == MOST_CLOSING_STEPS:
             break
         closing = CLOSING_QUINTIC
@@ -319,7 +320,7 @@ def _to_width(
         seen, skew, norm = host(
             [_spectral_departure(g, cp), skewness(x, result, cp), frobenius(x, cp)], cp
         ).reshape(3, -1)
-        open_members = (seen > enough) & (seen < NEAR)
+        open_members = (seen > enough) & (seen < REACHABLE)
         if not open_members.any() or extra == MOST_CLOSING_STEPS:
             break
         u = polynomial(u, CLOSING_QUINTIC.coefficients, cp, g)

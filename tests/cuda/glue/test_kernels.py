@@ -74,12 +74,12 @@ def test_newtons_average_conjugates(cp, dtype):
 
 
 def test_division_by_a_triangle_is_stable_row_by_row(cp):
-    """An explicit inverse would lose the square root of the digits here."""
+    """An explicit inverse leaves twenty times as much here."""
     rng = np.random.default_rng(1)
     r = np.linalg.qr(with_spectrum(rng, 40, np.logspace(0, -8, 40), "float64"))[1]
     x = device(cp, (90, 40))
     found = read(divided(x, cp.asarray(r), cp)) @ r
-    assert np.linalg.norm(found - read(x)) <= 1e-13 * np.linalg.norm(read(x))
+    assert np.linalg.norm(found - read(x)) <= 3e-15 * np.linalg.norm(read(x))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
