@@ -11,11 +11,17 @@ from orthokern.backend import Backend, absence
 SMALL = 32
 
 
+def _cupy() -> Any:
+    import cupy  # pyright: ignore[reportMissingImports]
+
+    return cupy
+
+
 def _available() -> str | None:
     if find_spec("cupy") is None:
         return "cupy is not installed; pip install 'orthokern[cuda13]'"
     try:
-        import cupy
+        cupy = _cupy()
     except Exception as reason:  # noqa: BLE001 - a broken install of any kind is a reason not to run
         return f"cupy cannot be imported: {reason}"
     return None if cupy.cuda.is_available() else "no CUDA device"
@@ -41,48 +47,38 @@ def _served_elsewhere(x: Any, *, method: str = "auto", **static: Any) -> str | N
 
 @backend.implements("balance", when=_wrong_dtype)
 def _balance(x: Any) -> Any:
-    import cupy
-
     from .balance import balance
 
-    return balance(x, cp=cupy)
+    return balance(x, cp=_cupy())
 
 
 @backend.implements("unitary_factor", when=_served_elsewhere)
 def _unitary_factor(
     x: Any, *, completion: str, rcond: float | None = None, method: str = "auto"
 ) -> Any:
-    import cupy
-
     from .spectral import unitary_factor
 
-    return unitary_factor(x, completion=completion, rcond=rcond, cp=cupy)
+    return unitary_factor(x, completion=completion, rcond=rcond, cp=_cupy())
 
 
 @backend.implements("polar_factors", when=_served_elsewhere)
 def _polar_factors(
     x: Any, *, completion: str, rcond: float | None = None, method: str = "auto"
 ) -> Any:
-    import cupy
-
     from .spectral import polar_factors
 
-    return polar_factors(x, completion=completion, rcond=rcond, cp=cupy)
+    return polar_factors(x, completion=completion, rcond=rcond, cp=_cupy())
 
 
 @backend.implements("scheduled_factor", when=_wrong_dtype)
 def _scheduled_factor(x: Any, *, schedule: Any) -> Any:
-    import cupy
-
     from .spectral import scheduled_factor
 
-    return scheduled_factor(x, schedule=schedule, cp=cupy)
+    return scheduled_factor(x, schedule=schedule, cp=_cupy())
 
 
 @backend.implements("hermitian_factor", when=_wrong_dtype)
 def _hermitian_factor(u: Any, x: Any) -> Any:
-    import cupy
-
     from .spectral import hermitian_factor
 
-    return hermitian_factor(u, x, cp=cupy)
+    return hermitian_factor(u, x, cp=_cupy())

@@ -42,7 +42,7 @@ def gram(x: Any, cp: Any) -> Any:
     n = x.shape[-1]
     if x.ndim > 2 or n < TRIANGLE_SIZE or x.dtype.kind == "c":
         return cp.matmul(adjoint(x, cp), x)
-    from cupy.cublas import syrk
+    from cupy.cublas import syrk  # pyright: ignore[reportMissingImports]
 
     upper = syrk("T", cp.ascontiguousarray(x), out=cp.empty((n, n), dtype=x.dtype))
     return kernel("mirror", cp)(upper, np.int32(n), cp.empty((n, n), dtype=x.dtype))
@@ -93,12 +93,19 @@ def safe(scale: Any, cp: Any) -> Any:
     return cp.where(scale > 0, scale, cp.ones_like(scale))
 
 
+def solve_triangular(r: Any, b: Any, *, lower: bool = False, trans: str = "N") -> Any:
+    """``R^{-1} B`` or ("C") ``R^{-H} B`` for one triangular matrix; only version 14 of CuPy has it for stacks."""
+    from cupyx.scipy.linalg import (  # pyright: ignore[reportMissingImports]
+        solve_triangular as solve,
+    )
+
+    return solve(r, b, lower=lower, trans=trans)
+
+
 def divided(x: Any, r: Any, cp: Any) -> Any:
     """``X R^{-1}`` for an upper triangular ``R``, row by row that of a nearby ``R``."""
     if x.ndim > 2:
         return adjoint(cp.linalg.solve(adjoint(r, cp), adjoint(x, cp)), cp)
-    from cupyx.scipy.linalg import solve_triangular
-
     return adjoint(solve_triangular(r, adjoint(x, cp), trans="C"), cp)
 
 
@@ -106,8 +113,6 @@ def left_divided(r: Any, x: Any, cp: Any) -> Any:
     """``R^{-1} X`` for an upper triangular ``R``."""
     if x.ndim > 2:
         return cp.linalg.solve(r, x)
-    from cupyx.scipy.linalg import solve_triangular
-
     return solve_triangular(r, x)
 
 
@@ -115,8 +120,6 @@ def solve_definite(g: Any, b: Any, cp: Any) -> Any:
     """``G^{-1} B`` for a Hermitian positive definite ``G``: by Cholesky, in stacks by LU."""
     if g.ndim > 2:
         return cp.linalg.solve(g, b)
-    from cupyx.scipy.linalg import solve_triangular
-
     lower = cp.linalg.cholesky(g)
     inner = solve_triangular(lower, b, lower=True)
     return solve_triangular(lower, inner, lower=True, trans="C")

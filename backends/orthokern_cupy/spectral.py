@@ -73,7 +73,7 @@ def unitary_factor(
     Notes
     -----
     The host waits for the device two or three times and once for each step appended (see measured.py); not at all up
-    to 32 x 32. Flops: about 16 n^3 square, 5 m n^2 + 16 n^3 tall; memory: five matrices. Errors:
+    to 32 x 32. Flops: 10 n^3 to 22 n^3 square, 5 m n^2 beside that tall; memory: five matrices. Errors:
     ``||U^H U - I||_F <= 10 sqrt(n) eps`` and ``||A - U H||_F <= max(60, 20 sqrt(n)) eps ||A||_F``, checked by probes.
     A singular member, or one whose result fails a check, is done by the SVD and one cubic step. Higham, *Functions of
     Matrices* (2008), ch. 8; Nakatsukasa and Higham, SISC 35 (2013).

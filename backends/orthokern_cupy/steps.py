@@ -1,8 +1,8 @@
 """The steps of a schedule on a matrix or a stack (..., m, n), m >= n, none of which waits for the device.
 
-Each maps the singular values alone. Costs in products of 2 m n^2 flops: CUBIC 1.5 to 2, QUINTIC 2 to 3, HALLEY 2.7
-by Cholesky, NEWTON 1.3 by elimination. Sources: Higham, *Functions of Matrices* (2008), ch. 8; Nakatsukasa, Bai,
-Gygi, SIMAX 31 (2010); Amsel et al., arXiv:2505.16932.
+Each maps the singular values alone. Flops for a square matrix: CUBIC 3 n^3 with a Gram matrix of one triangle, 4 n^3
+without; QUINTIC 4 and 6; HALLEY 10/3 and 13/3 by Cholesky; NEWTON 8/3 by elimination. Sources: Higham, *Functions of
+Matrices* (2008), ch. 8; Nakatsukasa, Bai, Gygi, SIMAX 31 (2010); Amsel et al., arXiv:2505.16932.
 """
 
 from __future__ import annotations

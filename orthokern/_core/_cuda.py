@@ -13,14 +13,19 @@ from typing import Any
 from .namespace import library
 
 
+def _cupy() -> Any:
+    import cupy  # pyright: ignore[reportMissingImports]
+
+    return cupy
+
+
 @contextmanager
 def current(like: Any) -> Iterator[None]:
     """A block in which CuPy works on the device of ``like``, for a tensor on the stream that torch works on.
 
     JAX has no current stream: the exchange by DLPack makes each side wait for the other there.
     """
-    import cupy
-
+    cupy = _cupy()
     with cupy.cuda.Device(_number(like)):
         if library(like) != "torch":
             yield
@@ -43,10 +48,9 @@ def _number(x: Any) -> int:
 
 def view(x: Any) -> Any:
     """CuPy array that shares the memory of ``x``; conjugate and negative bits of torch are resolved by a copy."""
-    import cupy
-
     if library(x) == "torch":
         x = x.detach().resolve_conj().resolve_neg()
+    cupy = _cupy()
     return cupy.from_dlpack(x)
 
 
@@ -54,8 +58,6 @@ def returned(arrays: list[Any], like: Any) -> list[Any]:
     """CuPy ``arrays`` in the library of ``like``, sharing their memory."""
     if library(like) == "torch":
         return [sys.modules["torch"].from_dlpack(a) for a in arrays]
-    import cupy
-
     # JAX has arrays without gaps only.
-    take = sys.modules[library(like)].numpy.from_dlpack
+    cupy, take = _cupy(), sys.modules[library(like)].numpy.from_dlpack
     return [take(cupy.ascontiguousarray(a)) for a in arrays]

@@ -285,10 +285,11 @@ def modules():
         return made
 
     this = module("cupy", **{k: v for k, v in globals().items() if not k.startswith("_")})
+    decompositions = module("cupyx.scipy.linalg", solve_triangular=solve_triangular)
     return {
         "cupy": this,
         "cupy.cublas": module("cupy.cublas", syrk=syrk),
         "cupyx": module("cupyx"),
-        "cupyx.scipy": module("cupyx.scipy"),
-        "cupyx.scipy.linalg": module("cupyx.scipy.linalg", solve_triangular=solve_triangular),
+        "cupyx.scipy": module("cupyx.scipy", linalg=decompositions),
+        "cupyx.scipy.linalg": decompositions,
     }
