@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +26,13 @@ def spread(n: int, like: Any, cp: Any) -> Any:
 
 def gaussian(n: int, like: Any, cp: Any) -> Any:
     """(n, k) fixed random numbers: ``||K V||_F`` estimates ``||K||_F sqrt(k)`` for every K."""
-    numbers = np.random.default_rng(1729).standard_normal((n, VECTORS))
-    return cp.asarray(numbers.astype(like.dtype))
+    return cp.asarray(_numbers(n, like.dtype.char))
+
+
+@functools.lru_cache(maxsize=64)
+def _numbers(n: int, char: str) -> np.ndarray:
+    # Kept on the host: an array on a device belongs to a stream.
+    return np.random.default_rng(1729).standard_normal((n, VECTORS)).astype(char)
 
 
 def _unit(v: Any, cp: Any) -> Any:

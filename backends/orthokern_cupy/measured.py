@@ -103,8 +103,9 @@ def easy_limit(x: Any) -> float:
 
 
 def _rounded(lower: float) -> float:
-    """``lower`` rounded down to three digits, so that few plans are ever made."""
-    return float(f"{min(max(lower, 1e-300), 1.0) * 0.995:.2e}")
+    """``lower`` rounded down to a 16th of a decade: plans take milliseconds of the host, so few are ever made."""
+    place = math.floor(16 * math.log10(min(max(lower, 1e-300), 1.0)) + 1e-9)
+    return float(10 ** (place / 16))
 
 
 def _column(values: np.ndarray, like: Any, cp: Any) -> Any:

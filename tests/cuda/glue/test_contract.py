@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from orthokern_cupy import measured
 from orthokern_cupy.balance import balance
 from orthokern_cupy.spectral import polar_factors, unitary_factor
 
@@ -170,6 +171,17 @@ def test_figures(cp):
     assert row[3 + taken] in (3, 4)
     assert 0.3e-3 <= row[Stat.LOWER_BOUND] <= 1e-3
     assert row[Stat.RESIDUAL] <= 10 * 8 * np.finfo(float).eps
+
+
+def test_few_plans_are_ever_made(cp):
+    """The lower bounds of matrices from one source differ from call to call, and their plans are the same."""
+    lowers = np.logspace(-6, -1, 400)
+    rounded = {measured._rounded(float(lower)) for lower in lowers}
+    assert len(rounded) <= 16 * 5 + 2
+    assert all(0.8 * lower <= measured._rounded(float(lower)) <= lower for lower in lowers)
+    assert measured._rounded(1.0) == 1.0
+    again = {measured._rounded(lower) for lower in rounded}
+    assert again == rounded
 
 
 # How often the host waits
