@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from orthokern.backend import absence
+
 from ..helpers import outside
 
 ANSWER = """
@@ -162,3 +164,11 @@ print(backends.installed(), *map(backends.load, backends.IN_REPOSITORY), sep="\\
     assert names == str(own)
     for name, backend in zip(own, loaded, strict=True):
         assert backend.startswith(f"Backend({name!r}, ops=['balance', ")
+
+
+def test_a_backend_may_ask_whether_another_can_run(stranger):
+    stranger("acme", available=lambda: "no licence")
+    assert absence("acme") == "no licence"
+    stranger("able")
+    assert absence("able") is None
+    assert absence("nobody").startswith("expected the name of an installed backend (")

@@ -109,16 +109,10 @@ extern "C" __global__ void {name}(const T* data, R* out, long long count) {{
 
 @functools.cache
 def folders():
-    found = [Path(cupy.__file__).parent / "_core" / "include"]
-    return [
-        str(p)
-        for p in (
-            *found,
-            find_nvidia_header_directory("cudart"),
-            find_nvidia_header_directory("cccl"),
-        )
-        if p
-    ]
+    """Where CuPy's own headers are, and the ones of CUDA that they need."""
+    own = Path(cupy.__file__).parent / "_core" / "include"
+    parts = [own, *(own / "cupy" / "_cccl" / name for name in ("libcudacxx", "thrust", "cub"))]
+    return [str(part) for part in (*parts, find_nvidia_header_directory("cudart")) if part]
 
 
 @functools.cache
