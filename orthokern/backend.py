@@ -21,7 +21,7 @@ Installing it changes nothing; ``polar(x, backend="acme")``, ``use_backend("acme
 
 from __future__ import annotations
 
-from ._core.backends import Backend, register
+from ._core.backends import Backend, absence, register
 from ._core.errors import BackendError
 
-__all__ = ["Backend", "BackendError", "register"]
+__all__ = ["Backend", "BackendError", "absence", "register"]

@@ -44,7 +44,7 @@ CORE_OF_TOOLS = frozenset(
 )
 FRAMEWORKS = frozenset({"torch", "jax", "cupy", "dask"})
 # Files of the core that may import a framework once an array of it has arrived.
-BRIDGES = frozenset({"namespace", "autodiff", "_torch", "loop"})
+BRIDGES = frozenset({"namespace", "autodiff", "_torch", "_cuda", "loop"})
 THIRD_PARTY = {"testing": {"rich", "pytest"}, "__main__": {"rich"}}
 # What backends may use of a family: numbers made on the host.
 HOST_SIDE = frozenset({"orthokern.spectral.plan", "orthokern.spectral.coefficients"})
@@ -94,8 +94,8 @@ def is_public(found):
 def own(module, layer, found):
     """What is wrong with an import from orthokern."""
     wanted = layer_of(found.target)
-    if found.target.endswith("._core._torch") and not found.late:
-        return "imports _torch before a tensor arrived"
+    if found.target.endswith(("._core._torch", "._core._cuda")) and not found.late:
+        return "imports a bridge before an array for it arrived"
     if layer in FAMILIES and found.target == "orthokern._core.namespace.library":
         return "asks which library an array is of"
     if layer == wanted or (layer in (*FAMILIES, "backend", "root") and wanted == "_core"):
@@ -186,6 +186,8 @@ PLANTED = [
     ("orthokern._core.check", "def f():\n    import torch"),
     ("orthokern._core.loop", "import jax.numpy as jnp"),
     ("orthokern._core.loop", "from . import _torch"),
+    ("orthokern._core.views", "from . import _cuda"),
+    ("orthokern._core._cuda", "import cupy"),
     ("orthokern._core.loop", "import array_api_compat"),
     ("orthokern._core.linalg", "from scipy import linalg"),
     ("orthokern._core.linalg", "import rich"),
@@ -228,6 +230,7 @@ ALLOWED = [
     ("orthokern._core.check", "import math\nimport numpy as np\nfrom .errors import ShapeError"),
     ("orthokern._core._torch", "import torch"),
     ("orthokern._core.loop", "def f():\n    import jax\n    from . import _torch"),
+    ("orthokern._core._cuda", "def f():\n    import cupy"),
     ("orthokern._core.namespace", "import array_api_compat"),
     ("orthokern._core.linalg", "def f():\n    from scipy import linalg"),
     ("orthokern.orthogonal.maps", "from ..spectral import polar\nfrom .._core import check"),

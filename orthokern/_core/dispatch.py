@@ -117,14 +117,19 @@ class _Candidate(NamedTuple):
 
 
 class _Route(NamedTuple):
-    """Backends that may serve one kind of array, in order, and why the others cannot."""
+    """Backends that may serve one kind of array, in order, and why the others cannot.
+
+    ``over_device`` says that some of them see arrays of another library on a CUDA device.
+    """
 
     candidates: tuple[_Candidate, ...]
     refused: dict[str, str]
-    reference_only: bool
+    over_device: bool = False
 
 
-def _static_refusal(name: str, op: str, kind: tuple[str, str], viewable: bool) -> str | _Candidate:
+def _static_refusal(
+    name: str, op: str, kind: tuple[str, str], *, viewable: bool, named: bool
+) -> str | _Candidate:
     """What can be said of a backend before the arguments are seen."""
     try:
         backend = load(name)
@@ -133,14 +138,14 @@ def _static_refusal(name: str, op: str, kind: tuple[str, str], viewable: bool) -
     entry = backend.entries.get(op)
     if entry is None:
         return "does not implement this op"
-    reason = backend.available()
+    native = kind in backend.serves
+    bridged = viewable and (views.HOME.get(kind[1]), kind[1]) in backend.serves
+    # To find out whether a device is there may load a framework: not for arrays that are on none.
+    reason = backend.available() if native or bridged or named else None
     if reason is not None:
         return reason
-    if kind in backend.serves:
-        return _Candidate(name, entry, bridged=False)
-    bridge = views.HOME.get(kind[1])
-    if bridge is not None and (bridge, kind[1]) in backend.serves and viewable:
-        return _Candidate(name, entry, bridged=True)
+    if native or bridged:
+        return _Candidate(name, entry, bridged=not native)
     return f"does not accept {kind[0]} arrays on {kind[1]}"
 
 
@@ -193,13 +198,26 @@ class Op:
             return self.run_body(
                 arrays, static, "abstract arrays (jit, vmap, an autodiff transform)"
             )
-        key = (self, context.choice, type(lead), getattr(lead, "device", None))
+        route = self._known_route(context.choice, lead)
+        if not route.candidates and context.report is None:
+            return self.body(*arrays, **static)
+        if route.over_device:
+            with views.current(lead):
+                return self._execute(route, context, arrays, static)
+        return self._execute(route, context, arrays, static)
+
+    def is_served(self, lead: Any) -> bool:
+        """Whether a backend may take concrete arrays like ``lead``, as far as can be told without their values."""
+        return not is_traced(lead) and bool(
+            self._known_route(_context.get().choice, lead).candidates
+        )
+
+    def _known_route(self, choice: str | None, lead: Any) -> _Route:
+        key = (self, choice, type(lead), getattr(lead, "device", None))
         route = _routes.get(key)
         if route is None:
-            route = _routes[key] = self._route(context.choice, lead)
-        if route.reference_only and context.report is None:
-            return self.body(*arrays, **static)
-        return self._execute(route, context, arrays, static)
+            route = _routes[key] = self._route(choice, lead)
+        return route
 
     def _execute(
         self, route: _Route, context: _Context, arrays: tuple[Any, ...], static: dict[str, Any]
@@ -238,10 +256,11 @@ class Op:
 
     def _route(self, choice: str | None, lead: Any) -> _Route:
         if choice == ARRAY_API:
-            return _Route((), {}, reference_only=True)
+            return _Route((), {})
         kind = (library(lead), device_kind(lead))
+        place = {"viewable": is_viewable(lead), "named": choice is not None}
         answers = {
-            name: _static_refusal(name, self.name, kind, is_viewable(lead))
+            name: _static_refusal(name, self.name, kind, **place)
             for name in (priority() if choice is None else (choice,))
         }
         candidates = tuple(a for a in answers.values() if isinstance(a, _Candidate))
@@ -249,7 +268,8 @@ class Op:
         named = choice is not None and self.name in load(choice).entries
         if named and not candidates and not self.fused:
             self._fail(choice, refused[str(choice)])
-        return _Route(candidates, refused, reference_only=not candidates)
+        over_device = kind[1] == "cuda" and any(c.bridged for c in candidates)
+        return _Route(candidates, refused, over_device)
 
     def _record(
         self, context: _Context, name: str, arrays: tuple[Any, ...], refused: dict[str, str]
@@ -342,7 +362,8 @@ def _finds_home(choice: str | None, ops: tuple[str, ...], name: str, x: Any) -> 
     if choice == ARRAY_API or name == "numpy" or device_kind(x) != "cpu" or not is_viewable(x):
         return False
     for candidate in priority() if choice is None else (choice,):
-        answers = [_static_refusal(candidate, op, (name, "cpu"), viewable=True) for op in ops]
+        place = {"viewable": True, "named": choice is not None}
+        answers = [_static_refusal(candidate, op, (name, "cpu"), **place) for op in ops]
         if any(isinstance(answer, _Candidate) for answer in answers):
             return all(isinstance(answer, _Candidate) and answer.bridged for answer in answers)
     return False

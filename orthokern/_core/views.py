@@ -1,7 +1,8 @@
 """Serve the arrays of any library by a backend of another one, through zero-copy views.
 
-A backend for NumPy arrays sees the CPU arrays of torch, JAX and others as NumPy arrays that share memory, and
-its results go back as arrays of the caller's library. Data never moves between devices here.
+A backend for NumPy arrays sees the CPU arrays of torch, JAX and others as NumPy arrays that share memory, one for
+CuPy arrays sees their CUDA arrays as CuPy arrays, and its results go back as arrays of the caller's library. Data
+never moves between devices here.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from .namespace import library, namespace
+from .namespace import device_kind, library, namespace
 
 # The library in whose arrays a backend for this kind of device is written.
-HOME = {"cpu": "numpy"}
+HOME = {"cpu": "numpy", "cuda": "cupy"}
 # Alignment in bytes that JAX asks of memory that it shares, and size from which sharing saves time.
 ALIGNMENT, LARGE = 64, 2**16
 
@@ -60,6 +62,10 @@ def _jax_identity() -> Callable[..., Any]:
 
 
 def _converted(leaves: list[Any], like: Any) -> list[Any]:
+    if device_kind(like) == "cuda":
+        from . import _cuda
+
+        return _cuda.returned(leaves, like)
     arrays = [np.asarray(leaf) for leaf in leaves]
     name = library(like)
     if name == "torch":
@@ -86,10 +92,21 @@ def _is_adoptable(a: np.ndarray) -> bool:
 
 
 def returned(result: Any, like: Any) -> Any:
-    """NumPy ``result`` (a nest of tuples) in the library of ``like``, without a copy where it can be."""
+    """``result`` (a nest of tuples) of a backend in the library of ``like``, without a copy where it can be."""
     return _rebuilt(result, _converted(_leaves(result), like))
 
 
 def at_home(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     """Views of ``arrays`` in the library that backends for their device are written in."""
+    if device_kind(arrays[0]) == "cuda":
+        from . import _cuda
+
+        return tuple(_cuda.view(a) for a in arrays)
     return tuple(host_view(a) for a in arrays)
+
+
+def current(like: Any) -> AbstractContextManager[Any]:
+    """A block in which the library that backends for CUDA are written in works where ``like`` does."""
+    from . import _cuda
+
+    return _cuda.current(like)

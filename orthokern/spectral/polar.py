@@ -329,7 +329,8 @@ def _factors(y: Any, request: Request, side: str | None) -> tuple[Any, Any, Any]
     m, n = y.shape[-2:]
     wide = m < n
     tall = adjoint(y) if wide else y
-    schedule = schedule_for(request, dtype_name(y), measures=device_kind(y) in MEASURED)
+    measures = device_kind(y) in MEASURED or unitary_factor.is_served(y)
+    schedule = schedule_for(request, dtype_name(y), measures=measures)
     if schedule is None and side == ("left" if wide else "right"):
         u, h, stats = polar_factors(tall, **_full(request))
         return adjoint(u) if wide else u, h, stats

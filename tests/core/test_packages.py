@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from orthokern.backend import absence
+
 from ..helpers import outside
 
 ANSWER = """
@@ -150,13 +152,23 @@ def test_two_packages_that_mean_the_same_do_not_warn(installed):
     assert outside.answer(code, path=[installed]) == "True\n"
 
 
-def test_the_own_backend_is_found_without_package_metadata():
+def test_the_own_backends_are_found_without_package_metadata():
     code = """
 import importlib.metadata
 importlib.metadata.entry_points = lambda **selection: ()
 from orthokern._core import backends
-print(backends.installed(), backends.load("numba"))
+print(backends.installed(), *map(backends.load, backends.IN_REPOSITORY), sep="\\n")
 """
-    names, _, backend = outside.answer(code).partition(" ")
-    assert names == "('numba',)"
-    assert backend.startswith("Backend('numba', ops=[")
+    names, *loaded = outside.answer(code).splitlines()
+    own = ("cupy", "numba")
+    assert names == str(own)
+    for name, backend in zip(own, loaded, strict=True):
+        assert backend.startswith(f"Backend({name!r}, ops=['balance', ")
+
+
+def test_a_backend_may_ask_whether_another_can_run(stranger):
+    stranger("acme", available=lambda: "no licence")
+    assert absence("acme") == "no licence"
+    stranger("able")
+    assert absence("able") is None
+    assert absence("nobody").startswith("expected the name of an installed backend (")
