@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_entrants import Task, clock_of, entrants, peak_of, tasks
+from gpu_entrants import Task, clock_of, computes, entrants, peak_of, tasks
 
 from orthokern.__main__ import machine
 from orthokern.testing import Outcome, Selection, libraries
@@ -94,8 +94,12 @@ def timed(place: Place, budget: float) -> Iterator[Row]:
             continue
         for task in tasks(dry=place.dry):
             spent = time.perf_counter() - start
-            late = spent > budget / len(LIBRARIES)
-            yield Row(library, task.name, left_out="time") if late else _row(library, task, place)
+            if not computes(library, task.dtype):
+                yield Row(library, task.name, left_out="dtype")
+            elif spent > budget / len(LIBRARIES):
+                yield Row(library, task.name, left_out="time")
+            else:
+                yield _row(library, task, place)
 
 
 def _row(library: str, task: Task, place: Place) -> Row:

@@ -12,6 +12,7 @@ import numpy as np
 from peers import MUON_COEFFICIENTS, MUON_EPS, MUON_STEPS
 
 import orthokern
+from orthokern.testing import libraries
 
 Call = Callable[[], Any]
 DTYPES = ("float64", "float32", "bfloat16")
@@ -183,10 +184,15 @@ _ARRAYS: dict[str, Callable[[Task, str], Any]] = {
 }
 
 
+def computes(library: str, dtype: str) -> bool:
+    """Whether ``library`` computes in ``dtype`` here; CuPy has no bfloat16, JAX float64 only where it is on."""
+    if dtype == "bfloat16":
+        return library != "cupy"
+    return dtype in libraries.dtypes_of(library)
+
+
 def entrants(library: str, task: Task, device: str) -> dict[str, Call]:
-    """Ours and the peers, on arrays that are there before the clock starts; CuPy has no bfloat16."""
-    if library == "cupy" and task.dtype == "bfloat16":
-        return {}
+    """Ours and the peers, on arrays that are there before the clock starts."""
     return _ENTRANTS[library](task, device)
 
 

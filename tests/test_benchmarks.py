@@ -10,6 +10,7 @@ import pytest
 
 from orthokern._core.backends import installed
 from orthokern._core.registry import load_all
+from orthokern.testing import libraries
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = (
@@ -21,6 +22,8 @@ MODULES = (
     "measure",
     "report",
     "overhead",
+    "gpu_entrants",
+    "gpu",
 )
 
 
@@ -103,7 +106,6 @@ def test_inputs_differ_between_seeds_only(tasks):
 def test_peers_factorize(scripts, rng):
     """Every peer that is here gives a factor of its accuracy, and ``H`` exactly if it says so."""
     peers, accuracy = scripts("peers"), scripts("accuracy")
-    libraries = importlib.import_module("orthokern.testing.libraries")
     x = rng.standard_normal((40, 20)).astype(np.float32)
     approximate = {peers.MUON_BF16, peers.MUON_FP32}
     for peer in peers.PEERS:
@@ -207,6 +209,29 @@ def test_a_broken_contract_is_seen(scripts, rng):
     assert not accuracy.kept(accuracy.contract(task, arrays, (u * (1 + 1e-12), None)))
     assert not accuracy.kept(accuracy.contract(task, arrays, (u, h * (1 + 1e-10))))
     assert not accuracy.kept(accuracy.contract(task, arrays, (u * np.nan, None)))
+
+
+def test_the_script_for_gpus_runs_dry(scripts, tmp_path, capsys):
+    gpu = scripts("gpu")
+    present = {name for name in gpu.LIBRARIES if not libraries.missing(name)}
+    code = gpu.main(["--dry", "--seed", "3", "--budget", "9", "--output", str(tmp_path)])
+    assert code == 0
+    written = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert written["validation"]["verdicts"]["pass"] > 10
+    assert not written["validation"]["failures"]
+    assert {row["library"] for row in written["rows"] if row["seconds"]} == present
+    for row in written["rows"]:
+        assert all(seconds > 0 for seconds in row["seconds"].values())
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    assert text in capsys.readouterr().out
+
+
+def test_the_script_for_gpus_says_that_there_is_none(scripts, capsys):
+    gpu = scripts("gpu")
+    if any(libraries.missing(name, "cuda") is None for name in gpu.LIBRARIES):
+        return
+    assert gpu.main([]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
 
 
 def test_entrants_run_in_turns(scripts):
