@@ -10,7 +10,7 @@ from .._core.autodiff import constant
 from .._core.dispatch import kernel, op
 from .._core.dtypes import compute_precision, is_complex, real_dtype
 from .._core.linalg import frobenius, nan_unless
-from .._core.namespace import is_array, namespace
+from .._core.namespace import device, is_array, namespace
 from .._core.results import mask_members
 from .._core.scaling import balance
 from .._core.typing import ArrayT
@@ -73,11 +73,14 @@ def soft_threshold(x: ArrayT, threshold: Any, /, *, backend: str | None = None) 
         check.all_at_least(threshold, 0.0, kernel="soft_threshold", name="threshold")
         limit = xp.astype(threshold, real_dtype(y), copy=False)
     else:
-        limit = check.at_least(threshold, 0.0, kernel="soft_threshold", name="threshold")
-    return xp.astype(_shrunk(y, limit), x.dtype, copy=False)  # type: ignore[no-any-return]
+        number = check.at_least(threshold, 0.0, kernel="soft_threshold", name="threshold")
+        limit = xp.asarray(number, dtype=real_dtype(y), device=device(y))
+    return xp.astype(shrink(y, limit), x.dtype, copy=False)  # type: ignore[no-any-return]
 
 
-def _shrunk(x: Any, limit: Any) -> Any:
+@op()
+def shrink(x: Any, limit: Any, /) -> Any:
+    """Entries of ``x`` moved towards zero by ``limit``, a real array that broadcasts against ``x``."""
     xp = namespace(x)
     if not is_complex(x):
         return x - xp.clip(x, -limit, limit)
@@ -86,7 +89,7 @@ def _shrunk(x: Any, limit: Any) -> Any:
     return x * xp.astype(kept / xp.where(size > 0, size, xp.ones_like(size)), x.dtype)
 
 
-@kernel(ops=("magnitude_quantile",))
+@kernel(ops=("magnitude_quantile", "shrink"))
 def outlier_split(
     x: ArrayT,
     /,
@@ -139,7 +142,7 @@ def outlier_split(
         limit = constant(magnitude_quantile(y, quantile=share)) + QUANTILE_GUARD
     else:
         limit = check.per_matrix(threshold, x, kernel="outlier_split", name="threshold")
-    outlier = _shrunk(y, limit)
+    outlier = shrink(y, limit)
     base, outlier = (xp.astype(part, x.dtype, copy=False) for part in (y - outlier, outlier))
     every = xp.broadcast_to(limit, (*x.shape[:-2], 1, 1))[..., 0, 0]
     return OutlierSplit(base, outlier, every)

@@ -150,13 +150,30 @@ def test_two_packages_that_mean_the_same_do_not_warn(installed):
     assert outside.answer(code, path=[installed]) == "True\n"
 
 
-def test_the_own_backend_is_found_without_package_metadata():
-    code = """
+OWN = ("numba", "numba_cuda")
+
+
+def test_the_own_backends_are_found_without_package_metadata():
+    code = f"""
 import importlib.metadata
 importlib.metadata.entry_points = lambda **selection: ()
 from orthokern._core import backends
-print(backends.installed(), backends.load("numba"))
+print(*backends.installed())
+for name in {OWN}:
+    print(backends.load(name))
 """
-    names, _, backend = outside.answer(code).partition(" ")
-    assert names == "('numba',)"
-    assert backend.startswith("Backend('numba', ops=[")
+    names, *found = outside.answer(code).splitlines()
+    assert names.split() == list(OWN)
+    for name, backend in zip(OWN, found, strict=True):
+        assert backend.startswith(f"Backend({name!r}, ops=[")
+
+
+def test_registering_the_own_backends_imports_nothing_heavy():
+    code = f"""
+import sys
+from orthokern._core import backends
+for name in {OWN}:
+    backends.load(name)
+print({{"numba", "numba_cuda", "cupy", "scipy"}} & set(sys.modules))
+"""
+    assert outside.answer(code) == "set()\n"
