@@ -290,7 +290,7 @@ def cosh_rms_scale(
     >>> import numpy as np, orthokern
     >>> np.round(orthokern.cosh_rms_scale(np.array([[1.0, -2.0], [3.0, 4.0]])), 6)
     array([[ 0.161069, -0.322137],
-           [ 0.483206,  0.644575]])
+           [ 0.483206,  0.644275]])
     """
     check.matrix(x, kernel="cosh_rms_scale")
     check.real(x, kernel="cosh_rms_scale")

@@ -43,7 +43,9 @@ def pretended(capability):
     device = types.SimpleNamespace(compute_capability=capability)
     with contextlib.ExitStack() as stack:
         for module in (compiler, dispatcher):
-            stack.enter_context(mock.patch.object(module, "get_current_device", lambda: device))
+            stack.enter_context(
+                mock.patch.object(module, "get_current_device", return_value=device)
+            )
         yield
 
 
