@@ -50,7 +50,7 @@ def magnitude_quantile(launch: Launcher, x: Any, *, quantile: float) -> Any:
         launch(kernels.select, keys.shape[0], kernels.THREADS, keys, *words, np.int64(rank), found)
     bounds = found.view(x.dtype)
     lower, upper = bounds[:, 0], bounds[:, 1]
-    value = lower + x.dtype.type(place - rank) * (upper - lower)
+    value = lower + (upper - lower) * x.dtype.type(place - rank)
     return value.reshape(*x.shape[:-2], 1, 1)
 
 

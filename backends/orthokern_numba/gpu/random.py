@@ -18,7 +18,8 @@ def random_bits(launch: Launcher, index: Any, *, seed: int, stream: int, group: 
     """Four words for each counter of ``index``, shape (..., 4); uint32 for counters of 32 bits, else int64."""
     wide = index.dtype.itemsize > 4
     word = np.uint64 if wide else np.uint32
-    counters = contiguous(index.astype(np.int64 if wide else np.uint32)).view(word).reshape(-1)
+    counters = contiguous(index.astype(np.int64 if wide else np.uint32, copy=False)).view(word)
+    counters = counters.reshape(-1)
     words = launch.empty((counters.size, 4), word)
     if counters.size:
         fixed = map(np.uint64, (seed & _MASK, (seed >> 32) & _MASK, group, stream))

@@ -51,10 +51,10 @@ def pretended(capability):
 
 def ptx(kernel, arguments, capability):
     """PTX of ``kernel`` for arguments of these Numba types."""
+    bounds = kernel.targetoptions.get("launch_bounds")
+    options = {"device": False, "abi": "numba", "output": "ptx", "launch_bounds": bounds}
     with pretended(capability):
-        text, _ = cuda.compile(
-            kernel.py_func, arguments, device=False, abi="numba", cc=capability, output="ptx"
-        )
+        text, _ = cuda.compile(kernel.py_func, arguments, cc=capability, **options)
     return text
 
 
