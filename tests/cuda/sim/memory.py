@@ -13,6 +13,7 @@ import numpy as np
 from greenlet import getcurrent
 
 WARP = 32
+DEPTH = 4
 GEAR = (__file__, str(Path(__file__).with_name("fibers.py")))
 
 
@@ -21,9 +22,9 @@ class KernelError(RuntimeError):
 
 
 def where(frame):
-    """The place of a thread: the line of the innermost device function, and those that called it."""
+    """The place of a thread: the line of the innermost device function, and some that called it."""
     found = []
-    while frame is not None:
+    while frame is not None and len(found) < DEPTH:
         if frame.f_code.co_filename not in GEAR:
             found.append((frame.f_code, frame.f_lineno, frame.f_lasti))
         frame = frame.f_back
