@@ -14,6 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 FOLDERS = {"": (), "sim": ("sim", "glue"), "compile": ("compile",)}
 MODE = os.environ.get("ORTHOKERN_CUDA", "")
+COLUMNS = ("kernel", "arch", "registers", "shared", "stack", "spills")
 
 
 def folder_of(path):
@@ -28,3 +29,27 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     if collection_path == HERE or collection_path == Path(__file__):
         return None
     return folder_of(collection_path) not in FOLDERS[MODE] or None
+
+
+def rows(reporter):
+    """The records that the tests left, also those of other processes."""
+    reports = [r for kind in ("passed", "failed") for r in reporter.stats.get(kind, ())]
+    found = [value for r in reports for name, value in r.user_properties if name == "resources"]
+    return sorted(map(tuple, found))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The table of what every kernel takes on a device."""
+    found = rows(terminalreporter)
+    if found:
+        terminalreporter.section(
+            "resources of the kernels (bytes of shared memory a block, of stack and spills a thread)"
+        )
+        table = [COLUMNS, *found]
+        widths = [max(len(str(row[i])) for row in table) for i in range(len(COLUMNS))]
+        for row in table:
+            cells = [
+                f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}"
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            terminalreporter.write_line("  ".join(cells))

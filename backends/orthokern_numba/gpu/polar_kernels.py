@@ -1,12 +1,13 @@
 """Device code of the polar factors of small square matrices: a one-sided Jacobi SVD and one closing cubic step.
 
 Why Jacobi, at every condition number. A sweep makes all n (n - 1) / 2 pairs of columns orthogonal, at 18 n flops for
-a pair: 9 n^3, and 6 to 10 sweeps are taken, so about 70 n^3 in all. Newton's iteration by Gauss-Jordan elimination
-takes 9 steps of 2 n^3, or 18 n^3, but each of its n pivots is a search, an exchange and an elimination, one after
-the other: 3 barriers for each pivot, about 27 n in all. A round of Jacobi rotates n / 2 pairs at once behind one
-barrier, n - 1 rounds a sweep: about 8 n. Blocks as small as these wait for barriers and for shared memory much more
-than for arithmetic, and Newton's result must be verified, and done again by Jacobi where it fails. Jacobi needs
-neither: its columns come out orthogonal to rounding, however small they are.
+a pair: 9 n^3, and 5 to 10 sweeps are taken (up to 20 where the columns differ by many orders of magnitude), so about
+70 n^3 in all. Newton's iteration by Gauss-Jordan elimination takes 9 steps of 2 n^3, or 18 n^3, but each of its n
+pivots is a search, an exchange and an elimination, one after the other: 3 barriers for each pivot, about 27 n in all.
+A round of Jacobi rotates n / 2 pairs at once behind one barrier, n - 1 rounds a sweep: about 8 n. Blocks as small as
+these wait for barriers and for shared memory much more than for arithmetic, and Newton's result must be verified, and
+done again by Jacobi where it fails. Jacobi needs neither: its columns come out orthogonal to rounding, however small
+they are.
 
 A team works on one matrix: a thread alone (n <= 4), a warp (n <= 8), or a block (n <= 32). In a warp or a block 8
 lanes form a group, and a group rotates one pair of columns at a time. Arrays of a team hold the matrix by columns.
