@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import orthokern_numba.gpu as registration
 import pytest
-from orthokern_numba.gpu import backend
+from orthokern_numba.gpu import backend, launching
 
 from orthokern._core.backends import DEFAULT_ORDER, load
 
@@ -115,3 +116,49 @@ def test_one_guard_for_each_matrix_is_taken():
     assert declined("cosh_rms", x, np.ones((2, 1, 1)), gamma=1.0) is None
     assert "one guard" in declined("cosh_rms", x, np.ones((1, 1)), gamma=1.0)
     assert "not 0" in declined("cosh_rms", x[:, :0], np.ones((2, 1, 1)), gamma=1.0)
+
+
+class Kernel:
+    """Writes down how it was started."""
+
+    def __getitem__(self, configuration):
+        self.configuration = configuration
+        return lambda *arguments: setattr(self, "arguments", arguments)
+
+
+@contextmanager
+def entered(name, log):
+    log.append(f"into {name}")
+    yield
+    log.append(f"out of {name}")
+
+
+@pytest.mark.parametrize(("handle", "stream"), [(0, "default"), (77, "stream 77")])
+def test_kernels_start_on_the_device_and_the_stream_of_cupy(monkeypatch, handle, stream):
+    log = []
+    stream_of = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=handle))
+    library = SimpleNamespace(ndarray=np.ndarray, empty=np.zeros, cuda=stream_of)
+    numba_cuda = SimpleNamespace(
+        gpus={3: entered("numba's 3", log)},
+        as_cuda_array=lambda a, *, sync: ("seen", a.tolist(), sync),
+        external_stream=lambda ptr: f"stream {ptr}",
+        default_stream=lambda: "default",
+    )
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(cuda=numba_cuda))
+    device = entered("cupy's 3", log)
+    device.id = 3
+    kernel = Kernel()
+    with launching.on_device(SimpleNamespace(device=device)) as launch:
+        assert log == ["into cupy's 3", "into numba's 3"]
+        out = launch.empty((2,), np.float32)
+        launch(kernel, 5, (32, 4), out, np.float32(2), True)
+    assert log[2:] == ["out of numba's 3", "out of cupy's 3"]
+    assert kernel.configuration == (5, (32, 4), stream)
+    assert kernel.arguments == (("seen", [0.0, 0.0], False), np.float32(2), True)
+
+
+def test_contiguous_arrays_are_not_copied():
+    x = np.ones((3, 4))
+    assert launching.contiguous(x) is x
+    assert launching.contiguous(x.T).flags.c_contiguous

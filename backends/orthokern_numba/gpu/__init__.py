@@ -23,7 +23,7 @@ def _available() -> str | None:
         if find_spec(module) is None:
             return f"{name} is not installed; {_EXTRA}"
     try:
-        import cupy
+        import cupy  # pyright: ignore[reportMissingImports]
     except ImportError as reason:
         return f"cupy cannot be imported: {reason}"
     return None if cupy.cuda.is_available() else "no CUDA device"

@@ -24,35 +24,37 @@ class Launcher(Protocol):
 class _CurrentDevice:
     """CuPy's current device and stream."""
 
+    def __init__(self, cupy: Any, cuda: Any) -> None:
+        self._cupy, self._cuda = cupy, cuda
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Uninitialized CuPy array."""
-        import cupy
+        return self._cupy.empty(shape, dtype)
 
-        return cupy.empty(shape, dtype)
+    def _stream(self) -> Any:
+        handle = self._cupy.cuda.get_current_stream().ptr
+        return self._cuda.external_stream(handle) if handle else self._cuda.default_stream()
+
+    def _seen(self, argument: Any) -> Any:
+        """A CuPy array as Numba takes it; memory is handed out in the order of the stream, so that nothing waits."""
+        if not isinstance(argument, self._cupy.ndarray):
+            return argument
+        return self._cuda.as_cuda_array(argument, sync=False)
 
     def __call__(self, kernel: Any, blocks: Extent, threads: Extent, *arguments: Any) -> None:
         """Start ``kernel``; nothing is waited for."""
-        import cupy
-        from numba import cuda
-
-        handle = cupy.cuda.get_current_stream().ptr
-        stream = cuda.external_stream(handle) if handle else cuda.default_stream()
-        # Memory is handed out and taken back in the order of the stream: no synchronization is needed.
-        given = [
-            cuda.as_cuda_array(a, sync=False) if isinstance(a, cupy.ndarray) else a
-            for a in arguments
-        ]
-        kernel[blocks, threads, stream](*given)
+        kernel[blocks, threads, self._stream()](*map(self._seen, arguments))
 
 
 @contextmanager
 def on_device(x: Any) -> Iterator[Launcher]:
     """Launcher for the device that holds the CuPy array ``x``, which is the current one inside the block."""
+    import cupy  # pyright: ignore[reportMissingImports]
     from numba import cuda
 
     # Numba keeps an account of its own of the current device.
     with x.device, cuda.gpus[x.device.id]:
-        yield _CurrentDevice()
+        yield _CurrentDevice(cupy, cuda)
 
 
 def contiguous(x: Any) -> Any:
