@@ -11,6 +11,7 @@ import pytest
 
 import orthokern
 from orthokern.__main__ import main
+from orthokern._core import backends
 from orthokern._core.dispatch import OPS
 from orthokern._core.registry import load_all
 from orthokern.backend import Backend
@@ -248,9 +249,13 @@ def test_info_shows_versions_and_the_machine(run):
 
 
 def table_rows(text):
-    """Cells of the lines of a printed table by their first cell."""
-    lines = [re.split("[│┃]", line) for line in text.splitlines() if re.match("[│┃]", line)]
-    return {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in lines}
+    """Cells of the rows of a printed table by their first cell; a row may take several lines."""
+    rows = {}
+    for line in filter(re.compile("[│┃]").match, text.splitlines()):
+        first, *cells = [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
+        above = rows.popitem() if rows and not first else (first, [""] * len(cells))
+        rows[above[0]] = [f"{a} {b}".strip() for a, b in zip(above[1], cells, strict=True)]
+    return rows
 
 
 def test_backends_shows_who_implements_what(run):
@@ -273,6 +278,15 @@ def test_backends_shows_the_own_backend(run):
     here = "yes" if find_spec("numba") else "numba is not installed"
     assert rows["available"][place].startswith(here)
     assert rows["unitary_factor"][place] == "yes"
+
+
+def test_backends_shows_the_own_backend_for_devices(run, monkeypatch):
+    monkeypatch.setattr(backends.load("numba_cuda"), "available", lambda: "no CUDA device")
+    rows = table_rows(run("backends")[1])
+    place = rows["op"].index("numba_cuda")
+    assert rows["available"][place] == "no CUDA device"
+    assert [rows[op][place] for op in ("polar_factors", "random_bits")] == ["yes", "yes"]
+    assert [rows[op][place] for op in ("balance", "scheduled_factor")] == ["-", "-"]
 
 
 def test_bench_times_the_cases_for_it(run):
@@ -305,6 +319,7 @@ def test_as_a_module():
 
 BROKEN = """
 import orthokern.spectral
+from orthokern._core import backends
 from orthokern._core.dispatch import OPS
 from orthokern.backend import Backend
 

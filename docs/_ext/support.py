@@ -58,6 +58,18 @@ def _examples(case: Case) -> tuple[np.ndarray, ...]:
     return case.arrays(np.random.default_rng(0))
 
 
+def _views(backend: str) -> bool:
+    """Whether a backend gets the arrays of other libraries in the memory of the host."""
+    return ("numpy", "cpu") in load(backend).serves
+
+
+def _serves(backend: str, library: str) -> bool:
+    """Whether arrays of ``library`` reach a backend, where they lie when it is validated."""
+    if backend == ARRAY_API:
+        return True
+    return library == "cupy" if not _views(backend) else library != "cupy"
+
+
 def _is_complex(declaration: Declaration) -> bool:
     return any(np.iscomplexobj(array) for case in declaration.cases for array in _examples(case))
 
@@ -83,7 +95,7 @@ class Ops(Directive):
                 "",
                 "any array",
                 "",
-                *(f"{served[name]}, and views of it" for name in names),
+                *(served[name] + (", and views of it" if _views(name) else "") for name in names),
             ]
         )
         body.append(
@@ -142,8 +154,7 @@ class Libraries(Directive):
                 )
                 for case in declaration.cases
             )
-            served = backend == ARRAY_API or library != "cupy"
-            if count and served:
+            if count and _serves(backend, library):
                 found.append(f"{backend}: {count}")
         return ", ".join(found)
 

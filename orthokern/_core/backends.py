@@ -18,7 +18,11 @@ GROUP = "orthokern.backends"
 ENVIRONMENT = "ORTHOKERN_BACKENDS"
 DEFAULT_ORDER = ("cupy", "numba_cuda", "numba")
 # Read when package metadata is absent (a plain checkout on PYTHONPATH).
-IN_REPOSITORY = {"cupy": "orthokern_cupy:backend", "numba": "orthokern_numba:backend"}
+IN_REPOSITORY = {
+    "cupy": "orthokern_cupy:backend",
+    "numba": "orthokern_numba:backend",
+    "numba_cuda": "orthokern_numba.gpu:backend",
+}
 
 Implementation = Callable[..., Any]
 Predicate = Callable[..., str | None]

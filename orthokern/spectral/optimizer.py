@@ -75,11 +75,14 @@ def soft_threshold(x: ArrayT, threshold: Any, /, *, backend: str | None = None) 
         check.all_at_least(threshold, 0.0, kernel="soft_threshold", name="threshold")
         limit = xp.astype(threshold, real_dtype(y), copy=False)
     else:
-        limit = check.at_least(threshold, 0.0, kernel="soft_threshold", name="threshold")
-    return xp.astype(_shrunk(y, limit), x.dtype, copy=False)  # type: ignore[no-any-return]
+        number = check.at_least(threshold, 0.0, kernel="soft_threshold", name="threshold")
+        limit = xp.asarray(number, dtype=real_dtype(y), device=device(y))
+    return xp.astype(shrink(y, limit), x.dtype, copy=False)  # type: ignore[no-any-return]
 
 
-def _shrunk(x: Any, limit: Any) -> Any:
+@op()
+def shrink(x: Any, limit: Any, /) -> Any:
+    """Entries of ``x`` moved towards zero by ``limit``, a real array that broadcasts against ``x``."""
     return x - _bounded(x, limit)
 
 

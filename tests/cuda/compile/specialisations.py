@@ -1,0 +1,90 @@
+"""Every kernel with the types that the launches give it, and what it may take on a device."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba as nb
+import numpy as np
+from orthokern_numba.gpu import (
+    elementwise_kernels,
+    polar,
+    polar_kernels,
+    random_kernels,
+)
+
+ARCHITECTURES = ((8, 0), (9, 0))
+# Registers a thread: 64 let 1024 threads share a processor, 128 let 512.
+NARROW, WIDE = 64, 128
+# With 3 blocks of 128 threads.
+WIDEST = 136
+
+
+class Specialisation(NamedTuple):
+    """A kernel for one dtype; ``single`` ones may do nothing in float64."""
+
+    name: str
+    kernel: Any
+    arguments: Any
+    registers: int
+    shared: int = 0
+    single: bool = True
+
+
+def array(kind, ndim):
+    return nb.types.Array(kind, ndim, "C")
+
+
+def polar_arguments(kind):
+    stack, stats = array(kind, 3), array(kind, 2)
+    return nb.void(stack, stack, stack, stats, nb.types.UniTuple(kind, 6), nb.boolean)
+
+
+def shared_of(capacity, size):
+    """Three arrays of a matrix, and two vectors."""
+    slots = polar_kernels.SLOTS if capacity == polar.WARP_SIZE else 1
+    return slots * (3 * capacity * (capacity + 1) + 2 * capacity) * size
+
+
+def of_dtype(dtype):
+    """The kernels whose arrays are of a floating dtype."""
+    kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
+    arguments = polar_arguments(kind)
+    for n in range(1, polar.THREAD_SIZE + 1):
+        kernel = polar_kernels.thread_kernel(dtype, n)
+        budget = NARROW if single else WIDE
+        yield Specialisation(f"polar of threads {n} {dtype}", kernel, arguments, budget, 0, single)
+    for n in (polar.WARP_SIZE, *polar.CAPACITIES):
+        kernel = polar_kernels.group_kernel(dtype, n)
+        budget, shared = WIDE if single else WIDEST, shared_of(n, size)
+        yield Specialisation(
+            f"polar of groups {n} {dtype}", kernel, arguments, budget, shared, single
+        )
+    rows, row = array(kind, 2), array(kind, 1)
+    arguments = nb.void(rows, row, kind, kind, rows)
+    kernel, shared = elementwise_kernels.cosh_kernel(dtype), elementwise_kernels.THREADS * size
+    yield Specialisation(f"cosh_rms {dtype}", kernel, arguments, NARROW, shared, single)
+    arguments = nb.void(rows, rows, nb.int64, rows)
+    kernel = elementwise_kernels.shrink
+    yield Specialisation(f"shrink {dtype}", kernel, arguments, NARROW, 0, single)
+
+
+def of_words(word):
+    """The kernels whose arrays are of integers; they may hold no floating number at all."""
+    kind, wide = getattr(nb, word), nb.uint64
+    rows, row = array(kind, 2), array(kind, 1)
+    threads = elementwise_kernels.THREADS
+    # Histograms, their running totals, the choice, and the least of each thread.
+    shared = 4 * threads * (elementwise_kernels.WARPS + 1) + 16 + 8 * threads
+    arguments = nb.void(rows, wide, wide, wide, nb.int64, rows)
+    yield Specialisation(f"select {word}", elementwise_kernels.select, arguments, NARROW, shared)
+    arguments = nb.void(row, wide, wide, wide, wide, rows)
+    yield Specialisation(f"philox {word}", random_kernels.philox, arguments, 32)
+
+
+EVERY = (
+    *of_dtype("float64"),
+    *of_dtype("float32"),
+    *of_words("uint64"),
+    *of_words("uint32"),
+)
