@@ -133,15 +133,13 @@ def _static_refusal(name: str, op: str, kind: tuple[str, str], viewable: bool) -
     entry = backend.entries.get(op)
     if entry is None:
         return "does not implement this op"
+    bridge = (views.HOME.get(kind[1]), kind[1])
+    direct = kind in backend.serves
+    if not direct and not (viewable and bridge in backend.serves):
+        return f"does not accept {kind[0]} arrays on {kind[1]}"
+    # Asked last: a backend for devices imports its library to find out.
     reason = backend.available()
-    if reason is not None:
-        return reason
-    if kind in backend.serves:
-        return _Candidate(name, entry, bridged=False)
-    bridge = views.HOME.get(kind[1])
-    if bridge is not None and (bridge, kind[1]) in backend.serves and viewable:
-        return _Candidate(name, entry, bridged=True)
-    return f"does not accept {kind[0]} arrays on {kind[1]}"
+    return _Candidate(name, entry, bridged=not direct) if reason is None else reason
 
 
 _routes: dict[tuple[Any, ...], _Route] = conclusions()
