@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+import orthokern
 from orthokern import BackendError, explain, newton_schulz, orthogonalize, polar, use_backend
 
 from . import derivatives
@@ -37,6 +38,19 @@ FUNCTIONS = {
     "coefficients": lambda x: orthogonalize(x, coefficients=[(3.0, -3.2, 1.2), (1.5, -0.5)]),
     "newton_schulz": newton_schulz,
     "newton_schulz, spectral": lambda x: newton_schulz(x, steps=2, normalization="spectral"),
+    "clip": lambda x: orthokern.spectral_clip(x, 1.5),
+    "clip, both limits": lambda x: orthokern.spectral_clip(x, 1.5, lower=1.2),
+    "soft clip": lambda x: orthokern.soft_spectral_clip(x, 1.0),
+    "soft clip, steps": lambda x: orthokern.soft_spectral_clip(x, 1.0, steps=3),
+    "oracle": lambda x: orthokern.lmo_spectral_ball(x, 2.0),
+    "bounds": lambda x: tuple(orthokern.spectral_norm_bounds(x, steps=2)),
+    "inverse root": lambda x: orthokern.inverse_pth_root(x.mT @ x, p=4),
+    "inverse root, Newton": lambda x: orthokern.inverse_pth_root(x.mT @ x, method="newton"),
+    "sign": lambda x: orthokern.matrix_sign(x.mT @ x - 2.0),
+    "soft threshold": lambda x: orthokern.soft_threshold(x, 0.3),
+    "split": lambda x: orthokern.outlier_split(x, quantile=0.5)[:2],
+    "ROOT": lambda x: orthokern.root_orthogonalize(x, steps=2),
+    "cosh": orthokern.cosh_rms_scale,
 }
 
 

@@ -385,6 +385,15 @@ declare(
     cases=[
         Case("matrix", _with(0.7, lambda g: g.standard_normal((30, 41))), forward=10.0),
         Case("vector", _with(0.0, lambda g: g.standard_normal(50)), forward=10.0),
+        *(
+            Case(
+                f"{layout} matrix",
+                lambda g: (g.standard_normal((9, 14)), np.array([[0.7]])),
+                forward=10.0,
+                layout=layout,
+            )
+            for layout in ("transposed", "strided", "reversed", "read-only")
+        ),
         Case(
             "threshold for each row",
             lambda g: (g.standard_normal((4, 20, 9)), g.random((20, 1))),

@@ -37,6 +37,6 @@ def test_words_are_those_of_the_reference(everywhere, name, options):
 
 
 def test_known_answer():
-    """Random123's example for a counter and a key of all ones and zeros."""
+    """Random123's example for a counter and a key of zeros."""
     words = random_bits(Place(), np.arange(1), seed=0, stream=0, group=0)
     assert [f"{word:08x}" for word in words[0]] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
