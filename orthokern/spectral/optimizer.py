@@ -9,6 +9,7 @@ from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel, op
 from .._core.dtypes import compute_precision, is_complex, real_dtype
+from .._core.host import static
 from .._core.linalg import frobenius, nan_unless
 from .._core.namespace import device, is_array, namespace
 from .._core.results import mask_members
@@ -254,11 +255,17 @@ def root_orthogonalize(
         entry = ROOT_TABLE.get((min(m, n), max(m, n)))
         chosen: Any = "jordan" if entry is None else (entry,)
         return newton_schulz(x, steps=count, coefficients=chosen, backend=backend)
-    low, high = _gaussian_interval(m, n)
-    sequence = polar_express_coefficients(low / (POWER_MARGIN * high), count, safety=0.0)
+    sequence = _measured_sequence(m, n, count)
     return newton_schulz(
         x, steps=count, coefficients=sequence, normalization="spectral", backend=backend
     )
+
+
+@static
+def _measured_sequence(m: int, n: int, steps: int) -> tuple[Polynomial, ...]:
+    """The sequence for a Gaussian m x n matrix that was divided by an upper bound of its measured norm."""
+    low, high = _gaussian_interval(m, n)
+    return polar_express_coefficients(low / (POWER_MARGIN * high), steps, safety=0.0)
 
 
 @kernel(ops=("balance", "cosh_rms"))
