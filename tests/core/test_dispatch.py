@@ -135,15 +135,6 @@ def test_a_refusal_of_the_named_backend_is_an_error(double, stranger, reporting)
     assert "'acme' refused double: fewer than 64 rows; pass backend=None" in str(caught.value)
 
 
-def test_a_backend_for_other_arrays_is_not_asked_whether_it_can_run(double, stranger):
-    """To find out, one for devices imports its array library."""
-    asked = []
-    stranger("acme", serves={("cupy", "cuda")}, available=lambda: asked.append(1))
-    with use_backend("acme"), pytest.raises(BackendError, match="does not accept numpy arrays"):
-        double(ONES)
-    assert asked == []
-
-
 def test_a_named_backend_that_cannot_run_here_is_an_error(double, stranger):
     stranger("acme", available=lambda: "no such device")
     with (
