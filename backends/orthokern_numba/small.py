@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import single_kernels as singly
 from . import small_kernels as kernels
 
 SUPPORTED_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -34,9 +35,9 @@ def _fast(x: np.ndarray, u: np.ndarray, stats: np.ndarray) -> np.ndarray:
     failed = np.empty(b, dtype=np.bool_)
     eps = float(np.finfo(x.dtype).eps)
     if n == 1:
-        kernels.sign_polar(flat, target, stats, failed, eps)
+        singly.sign_polar(flat, target, stats, failed, eps)
     elif n == 2:
-        kernels.plane_polar(flat, target, stats, failed, eps)
+        singly.plane_polar(flat, target, stats, failed, eps)
     elif n == 3:
         kernels.space_polar(flat, target, stats, failed, eps)
     else:
@@ -83,5 +84,5 @@ def batched_polar(
         open_members |= stats[:, 3] <= 2 * max(cut, n * eps)
     members = np.flatnonzero(open_members)
     if members.size:
-        kernels.jacobi_polar(source, members, u, stats, cut, completion == "unitary", eps)
+        singly.jacobi_polar(source, members, u, stats, cut, completion == "unitary", eps)
     return u, stats

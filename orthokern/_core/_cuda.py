@@ -5,6 +5,7 @@ Imported only after such an array has arrived for a backend that is written in C
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,7 @@ from .namespace import library
 
 
 def _cupy() -> Any:
-    import cupy  # pyright: ignore[reportMissingImports]
-
-    return cupy
+    return importlib.import_module("cupy")
 
 
 @contextmanager
