@@ -121,7 +121,10 @@ class TestJax:
         import jax
 
         x = jax.numpy.asarray(smooth.x)
-        eager, compiled = smooth.function(x), jax.jit(smooth.function)(x)
+        # A backend may estimate a norm with other vectors than the traced body.
+        with orthokern.use_backend("array-api"):
+            eager = smooth.function(x)
+        compiled = jax.jit(smooth.function)(x)
         tolerance = 400 * float(jax.numpy.finfo(x.dtype).eps)
         np.testing.assert_allclose(compiled, eager, atol=tolerance)
 
