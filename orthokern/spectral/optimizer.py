@@ -175,7 +175,7 @@ def shape_coefficients(m: int, n: int, steps: int = 4) -> tuple[Polynomial, ...]
 
     After that division the singular values fill :math:`(\sqrt{\max} \pm \sqrt{\min}) / \sqrt{m n}`; the result is the
     Polar Express sequence for that interval with a margin. Values below it are inflated less; values above it diverge,
-    as the spikes of a real gradient do: there divide by a measured norm (see :func:`root_orthogonalize`).
+    as the spikes of a real gradient do: there divide by a measured norm (see :func:`orthokern.root_orthogonalize`).
 
     Parameters
     ----------
