@@ -188,9 +188,9 @@ REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {
     "spectral_clip": (Rival(SVD_CLIP, 1.5),),
     "soft_spectral_clip": (Rival(SVD_PRESS, 1.5),),
     "inverse_pth_root": (Rival(SCIPY_POWER, 4.0), Rival(NUMPY_EIGH)),
-    "matrix_sign": (Rival(SCIPY_SIGN, 4.0),),
+    "matrix_sign": (Rival(SCIPY_SIGN, 2.0),),
     "outlier_split": (Rival(NUMPY_QUANTILE, 1.0),),
-    "cosh_rms_scale": (Rival(NUMPY_COSH, 4.0),),
+    "cosh_rms_scale": (Rival(NUMPY_COSH, 1.2),),
 }
 
 
