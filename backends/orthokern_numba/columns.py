@@ -10,7 +10,7 @@ import numpy as np
 from .library import aligned_empty
 
 # Steps towards the level of a proximal map, at most; every so many halve the bracket, whatever Newton says.
-MOST_STEPS, HALVING = 200, 4
+MOST_STEPS, HALVING = 100, 4
 
 
 @numba.njit(cache=True)
@@ -165,7 +165,10 @@ def _level(p: np.ndarray, lam: float, k: int) -> float:
             high = w
         if found <= low or found >= high or step % HALVING == HALVING - 1:
             found = math.sqrt(low) * math.sqrt(high)
+        moved = abs(found - w)
         w = found
+        if moved <= 2 * eps * w:
+            break
     return w
 
 

@@ -13,7 +13,7 @@ from .._core import check
 from .._core.dispatch import kernel
 from .._core.dtypes import compute_precision, dtype_name
 from .._core.errors import ShapeError, ValuesError
-from .._core.linalg import nan_unless
+from .._core.linalg import nan_unless, running_sum
 from .._core.namespace import device, is_lazy, is_traced, namespace, same_library
 from .._core.typing import ArrayT
 
@@ -218,7 +218,7 @@ def _product(lacking: Any, wanting: Any) -> Any:
 def _northwest(lacking: Any, wanting: Any) -> Any:
     """The overlap of the intervals that the two residual masses cut a line into, in order."""
     xp = namespace(lacking)
-    ends = xp.cumulative_sum(lacking, axis=-1)[..., :, None]
-    stops = xp.cumulative_sum(wanting, axis=-1)[..., None, :]
+    ends = running_sum(lacking)[..., :, None]
+    stops = running_sum(wanting)[..., None, :]
     starts, heads = ends - lacking[..., :, None], stops - wanting[..., None, :]
     return xp.clip(xp.minimum(ends, stops) - xp.maximum(starts, heads), 0.0, None)

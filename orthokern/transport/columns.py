@@ -14,7 +14,7 @@ from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel, op
 from .._core.dtypes import compute_precision, eps
-from .._core.linalg import nan_unless
+from .._core.linalg import nan_unless, running_sum
 from .._core.loop import iterate
 from .._core.namespace import device, namespace
 from .._core.scaling import balancing_powers
@@ -24,7 +24,7 @@ from .._core.typing import ArrayT
 POLISHING = 5
 # Every so many steps towards the level of a proximal map halve the bracket, whatever Newton says.
 HALVING = 4
-MOST_STEPS = 96
+MOST_STEPS = 32
 
 
 @kernel(ops=("simplex_projection",))
@@ -196,7 +196,7 @@ def _largest(v: Any, least: Any, k: int) -> Any:
     xp = namespace(v)
     above, equal = v > least, v == least
     room = k - xp.sum(xp.astype(above, v.dtype), axis=-1, keepdims=True)
-    rank = xp.cumulative_sum(xp.astype(equal, v.dtype), axis=-1)
+    rank = running_sum(xp.astype(equal, v.dtype))
     return above | (equal & (rank <= room))
 
 
@@ -204,7 +204,7 @@ def _unit_threshold(ordered: Any) -> Any:
     """The ``theta`` with ``sum max(u - theta, 0) = 1`` for descending ``u``: the largest of the candidates."""
     xp = namespace(ordered)
     counts = xp.arange(1, ordered.shape[-1] + 1, dtype=ordered.dtype, device=device(ordered))
-    candidates = (xp.cumulative_sum(ordered, axis=-1) - 1) / counts
+    candidates = (running_sum(ordered) - 1) / counts
     return xp.max(candidates, axis=-1, keepdims=True)
 
 
@@ -284,7 +284,7 @@ def ksupport_norm_squared(
 def _level_of_the_tail(sizes: Any, k: int) -> Any:
     """The mean ``tau`` that no entry of the tail exceeds: the least of ``sum of the tail / (k - h)`` over h < k."""
     xp = namespace(sizes)
-    tails = xp.cumulative_sum(xp.sort(sizes, axis=-1), axis=-1)[..., sizes.shape[-1] - k :]
+    tails = running_sum(xp.sort(sizes, axis=-1))[..., sizes.shape[-1] - k :]
     rooms = xp.arange(1, k + 1, dtype=sizes.dtype, device=device(sizes))
     return xp.min(tails / rooms, axis=-1, keepdims=True)
 
@@ -421,7 +421,7 @@ def _level_step(p: Any, lam: Any, k: int, state: tuple[Any, ...]) -> tuple[Any, 
     high = xp.where(weight < slope * w, w, high)
     newton = weight / xp.where(slope > 0, slope, xp.ones_like(slope))
     near = (slope > 0) & (xp.abs(newton - w) <= 2 * eps(p) * w)
-    settled = settled | near | (weight == slope * w)
     astray = (slope <= 0) | (newton <= low) | (newton >= high) | (steps % HALVING == HALVING - 1)
-    found = xp.where(astray, xp.sqrt(low) * xp.sqrt(high), newton)
-    return xp.where(settled, w, found), low, high, settled, steps + 1
+    found = xp.where(astray & ~near, xp.sqrt(low) * xp.sqrt(high), newton)
+    found = xp.where(settled | (weight == slope * w), w, found)
+    return found, low, high, settled | (xp.abs(found - w) <= 2 * eps(p) * w), steps + 1

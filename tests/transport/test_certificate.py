@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import orthokern
+from orthokern import DTypeError, OptionError, ShapeError, ValuesError
 from orthokern.testing.libraries import to_numpy
 
 from .conftest import eps_of, made, problem
@@ -183,20 +184,21 @@ def test_bounds_of_the_linear_programme(shape, rng, backend):
 
 # Refusals
 
+transform, rounded = orthokern.c_transform, orthokern.round_to_marginals
 PLAN, A, B = np.full((2, 3), 1 / 6), np.full(2, 0.5), np.full(3, 1 / 3)
 REFUSED = {
-    "cost is nan": (lambda: orthokern.c_transform(B, np.full((2, 3), np.nan)), orthokern.ValuesError, "cost to be neither"),
-    "cost is -inf": (lambda: orthokern.c_transform(B, np.full((2, 3), -INF)), orthokern.ValuesError, "minus infinity"),
-    "potential": (lambda: orthokern.c_transform(A, PLAN), orthokern.ShapeError, r"potential \(..., 3\) for axis=-1"),
-    "batch axis": (lambda: orthokern.c_transform(np.ones(4), np.ones((4, 2, 3)), axis=0), orthokern.ShapeError, "axis=0"),
-    "complex": (lambda: orthokern.c_transform(1j * B, PLAN), orthokern.DTypeError, "real part"),
-    "integer cost": (lambda: orthokern.c_transform(B, np.ones((2, 3), int)), orthokern.DTypeError, "cast to a floating"),
-    "masses differ": (lambda: orthokern.round_to_marginals(PLAN, 2 * A, B), orthokern.ValuesError, "equal sum"),
-    "negative mass": (lambda: orthokern.round_to_marginals(PLAN, A, -B), orthokern.ValuesError, "entry of b"),
-    "infinite mass": (lambda: orthokern.round_to_marginals(PLAN, A / 0, B), orthokern.ValuesError, "entry of a"),
-    "negative plan": (lambda: orthokern.round_to_marginals(-PLAN, A, B), orthokern.ValuesError, "plan to be not negative"),
-    "wrong size": (lambda: orthokern.round_to_marginals(PLAN, B, B), orthokern.ShapeError, r"expected a \(..., 2\)"),
-    "sparse": (lambda: orthokern.round_to_marginals(PLAN, A, B, sparse="yes"), orthokern.OptionError, "True or False"),
+    "cost is nan": (lambda: transform(B, np.full((2, 3), np.nan)), ValuesError, "cost to be neither"),
+    "cost is -inf": (lambda: transform(B, np.full((2, 3), -INF)), ValuesError, "minus infinity"),
+    "potential": (lambda: transform(A, PLAN), ShapeError, r"potential \(..., 3\) for axis=-1"),
+    "batch axis": (lambda: transform(np.ones(4), np.ones((4, 2, 3)), axis=0), ShapeError, "axis=0"),
+    "complex": (lambda: transform(1j * B, PLAN), DTypeError, "real part"),
+    "integer cost": (lambda: transform(B, np.ones((2, 3), int)), DTypeError, "cast to a floating"),
+    "masses differ": (lambda: rounded(PLAN, 2 * A, B), ValuesError, "equal sum"),
+    "negative mass": (lambda: rounded(PLAN, A, -B), ValuesError, "entry of b"),
+    "infinite mass": (lambda: rounded(PLAN, A / 0, B), ValuesError, "entry of a"),
+    "negative plan": (lambda: rounded(-PLAN, A, B), ValuesError, "plan to be not negative"),
+    "wrong size": (lambda: rounded(PLAN, B, B), ShapeError, r"expected a \(..., 2\)"),
+    "sparse": (lambda: rounded(PLAN, A, B, sparse="yes"), OptionError, "True or False"),
 }  # fmt: skip
 
 
