@@ -239,7 +239,10 @@ def axis(value: Any, x: Any, *, kernel: str, name: str = "x") -> int:
     except TypeError:
         number = x.ndim
     if isinstance(value, bool) or not -x.ndim <= number < x.ndim:
-        message = f"{kernel}: expected axis to be that of {name} with shape {tuple(x.shape)}, got {value!r}"
+        message = (
+            f"{kernel}: expected axis to be one of {name} with shape {tuple(x.shape)}, got {value!r}; "
+            f"pass an integer from {-x.ndim} to {x.ndim - 1}"
+        )
         raise OptionError(message)
     return number if number < 0 else number - x.ndim
 
@@ -259,7 +262,10 @@ def per_vector(
     if len(lifted) > len(batch) or any(
         size not in (1, whole) for size, whole in zip(lifted, batch, strict=True)
     ):
-        message = f"{kernel}: expected {name} to broadcast against {batch}, one number for each vector, got {given}"
+        message = (
+            f"{kernel}: expected {name} to broadcast against {batch}, got shape {given}; "
+            "pass one number, or an array with one for each vector"
+        )
         raise ShapeError(message)
     all_at_least(value, least, kernel=kernel, name=name, strict=strict)
     return xp.reshape(xp.astype(value, rows.dtype, copy=False), (*lifted, 1))

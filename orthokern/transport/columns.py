@@ -120,14 +120,10 @@ def project_sparse_simplex(
 
 
 def _projected(v: ArrayT, z: Any, k: int | None, axis: int, kernel: str) -> ArrayT:
-    return _by_vector(
-        v,
-        axis,
-        kernel,
-        lambda rows: simplex_projection(
-            rows, check.per_vector(z, rows, kernel=kernel, name="z"), k=_bounded(k, rows)
-        ),
-    )
+    def project(rows: Any, sums: Any) -> Any:
+        return simplex_projection(rows, sums, k=_bounded(k, rows))
+
+    return _by_vector(project, v, z, axis, kernel=kernel, name="z")
 
 
 def _bounded(k: int | None, rows: Any) -> int:
@@ -135,14 +131,15 @@ def _bounded(k: int | None, rows: Any) -> int:
 
 
 def _by_vector(
-    v: ArrayT, axis: int, kernel: str, function: Callable[[Any], Any], name: str = "v"
+    function: Callable[[Any, Any], Any], v: ArrayT, weight: Any, axis: int, *, kernel: str, name: str
 ) -> ArrayT:
-    """``function`` of the vectors along ``axis``, which it sees as the last one, in the dtype of ``v`` again."""
-    check.real(v, kernel=kernel, name=name)
-    place = check.axis(axis, v, kernel=kernel, name=name)
+    """``function`` of the vectors along ``axis`` and of their weights; it sees that axis as the last one."""
+    check.real(v, kernel=kernel, name="v")
+    place = check.axis(axis, v, kernel=kernel, name="v")
     xp = namespace(v)
     rows = compute_precision(v if place == -1 else xp.moveaxis(v, place, -1))
-    found = function(rows) if 0 not in v.shape else xp.zeros_like(rows)
+    weights = check.per_vector(weight, rows, kernel=kernel, name=name)
+    found = function(rows, weights) if 0 not in v.shape else xp.zeros_like(rows)
     back = found if place == -1 else xp.moveaxis(found, -1, place)
     return xp.astype(back, v.dtype, copy=False)  # type: ignore[no-any-return]
 
@@ -343,16 +340,11 @@ def prox_ksupport(
     [2.0, 1.25, 0.25]
     """
     most = None if k is None else check.count(k, kernel="prox_ksupport", name="k")
-    return _by_vector(
-        v,
-        axis,
-        "prox_ksupport",
-        lambda rows: ksupport_prox(
-            rows,
-            check.per_vector(lam, rows, kernel="prox_ksupport", name="lam"),
-            k=_bounded(most, rows),
-        )[0],
-    )
+
+    def prox(rows: Any, weights: Any) -> Any:
+        return ksupport_prox(rows, weights, k=_bounded(most, rows))[0]
+
+    return _by_vector(prox, v, lam, axis, kernel="prox_ksupport", name="lam")
 
 
 def _prox_tangent(arrays: Any, tangents: Any, out: Any, *, k: int) -> Any:

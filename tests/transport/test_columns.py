@@ -218,11 +218,12 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (2, 0)])
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals(name):
+def test_refusals(name, shape):
     call, kind, text = REFUSED[name]
     with pytest.raises(kind, match=text):
-        call(np.ones((2, 3)))
+        call(np.ones(shape))
 
 
 def test_numpy_integers_are_integers():
