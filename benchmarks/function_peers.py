@@ -7,6 +7,7 @@ that case's options built in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,55 @@ def _cosh() -> Callable[..., Any]:
     return scale
 
 
+def _projection(z: float, k: int | None) -> Callable[..., Any]:
+    """The threshold from the cumulative sums of the sorted entries."""
+
+    def project(v: Any, *weights: Any) -> Any:
+        if k is not None:
+            least = np.partition(v, -k, axis=-1)[..., -k, None]
+            v = np.where(v >= least, v, -np.inf)
+        ordered = np.sort(v, axis=-1)[..., ::-1][..., :k]
+        counts = np.arange(1, ordered.shape[-1] + 1)
+        candidates = (np.cumsum(ordered, axis=-1) - z) / counts
+        rho = np.count_nonzero(ordered > candidates, axis=-1)[..., None]
+        theta = np.take_along_axis(candidates, rho - 1, axis=-1)
+        return np.maximum(v - theta, 0)
+
+    return project
+
+
+def _norm() -> Callable[..., Any]:
+    k = 16
+
+    def norm(t: Any) -> Any:
+        a = np.sort(np.abs(t), axis=-1)[..., ::-1]
+        heads = np.cumsum(a[..., :k] ** 2, axis=-1) - a[..., :k] ** 2
+        tails = a.sum(-1, keepdims=True) - np.cumsum(a[..., :k], axis=-1) + a[..., :k]
+        rooms = k - np.arange(k)
+        split = np.argmin(tails / rooms, axis=-1)[..., None]
+        values = heads + tails**2 / rooms
+        return np.take_along_axis(values, split, axis=-1)[..., 0]
+
+    return norm
+
+
+def _prox() -> Callable[..., Any]:
+    """By bisection for the level, all vectors at once."""
+    k, lam, steps = 16, 0.5, 60
+
+    def prox(v: Any, *weights: Any) -> Any:
+        p = np.maximum(v, 0)
+        high = p.max(axis=-1, keepdims=True) / lam
+        low = np.zeros_like(high)
+        for _ in range(steps):
+            w = (low + high) / 2
+            above = np.clip(p / w - lam, 0, 1).sum(-1, keepdims=True) > k
+            low, high = np.where(above, w, low), np.where(above, high, w)
+        return np.minimum(np.maximum(p - lam * high, 0), p / (1 + lam))
+
+    return prox
+
+
 def _in_numpy(name: str, load: Callable[[], Callable[..., Any]]) -> Peer:
     return Peer(name, "numpy", load, gives_h=False, stacks=False)
 
@@ -74,5 +124,21 @@ NUMPY_EIGH = _in_numpy("numpy.linalg.eigh, to the power", _eigenvalues)
 SCIPY_SIGN = _in_numpy("scipy.linalg.signm", _sign)
 NUMPY_QUANTILE = _in_numpy("numpy.quantile, thresholded", _split)
 NUMPY_COSH = _in_numpy("the formula in NumPy", _cosh)
+NUMPY_SIMPLEX = _in_numpy("numpy.sort, thresholded", partial(_projection, 1.0, None))
+NUMPY_SPARSE = _in_numpy("numpy.partition, sorted and thresholded", partial(_projection, 100.0, 16))
+NUMPY_NORM = _in_numpy("numpy.sort, split", _norm)
+NUMPY_PROX = _in_numpy("bisection in NumPy", _prox)
 
-PEERS = (SVD_CLIP, SVD_PRESS, SCIPY_POWER, NUMPY_EIGH, SCIPY_SIGN, NUMPY_QUANTILE, NUMPY_COSH)
+PEERS = (
+    SVD_CLIP,
+    SVD_PRESS,
+    SCIPY_POWER,
+    NUMPY_EIGH,
+    SCIPY_SIGN,
+    NUMPY_QUANTILE,
+    NUMPY_COSH,
+    NUMPY_SIMPLEX,
+    NUMPY_SPARSE,
+    NUMPY_NORM,
+    NUMPY_PROX,
+)

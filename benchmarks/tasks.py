@@ -14,7 +14,11 @@ import numpy as np
 from function_peers import (
     NUMPY_COSH,
     NUMPY_EIGH,
+    NUMPY_NORM,
+    NUMPY_PROX,
     NUMPY_QUANTILE,
+    NUMPY_SIMPLEX,
+    NUMPY_SPARSE,
     SCIPY_POWER,
     SCIPY_SIGN,
     SVD_CLIP,
@@ -191,6 +195,10 @@ REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {
     "matrix_sign": (Rival(SCIPY_SIGN, 2.0),),
     "outlier_split": (Rival(NUMPY_QUANTILE, 1.0),),
     "cosh_rms_scale": (Rival(NUMPY_COSH, 1.2),),
+    "project_simplex": (Rival(NUMPY_SIMPLEX, 10.0),),
+    "project_sparse_simplex": (Rival(NUMPY_SPARSE, 2.0),),
+    "ksupport_norm_squared": (Rival(NUMPY_NORM),),
+    "prox_ksupport": (Rival(NUMPY_PROX, 10.0),),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import spectral
+    from . import spectral, transport
     from ._core.dispatch import explain, use_backend
     from ._core.errors import (
         ArrayTypeError,
@@ -43,6 +43,14 @@ if TYPE_CHECKING:
         spectral_clip,
         spectral_norm_bounds,
     )
+    from .transport import (
+        c_transform,
+        ksupport_norm_squared,
+        project_simplex,
+        project_sparse_simplex,
+        prox_ksupport,
+        round_to_marginals,
+    )
 
 _HOMES = {
     "spectral": (
@@ -64,6 +72,14 @@ _HOMES = {
         "spectral_clip",
         "spectral_norm_bounds",
     ),
+    "transport": (
+        "c_transform",
+        "ksupport_norm_squared",
+        "project_simplex",
+        "project_sparse_simplex",
+        "prox_ksupport",
+        "round_to_marginals",
+    ),
     "_core.dispatch": ("explain", "use_backend"),
     "_core.errors": (
         "ArrayTypeError",
@@ -77,7 +93,7 @@ _HOMES = {
         "ValuesError",
     ),
 }
-_FAMILIES = ("spectral",)
+_FAMILIES = ("spectral", "transport")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -94,21 +110,28 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "ValuesError",
+    "c_transform",
     "cosh_rms_scale",
     "explain",
     "inverse_pth_root",
+    "ksupport_norm_squared",
     "lmo_spectral_ball",
     "matrix_sign",
     "newton_schulz",
     "orthogonalize",
     "outlier_split",
     "polar",
+    "project_simplex",
+    "project_sparse_simplex",
+    "prox_ksupport",
     "root_orthogonalize",
+    "round_to_marginals",
     "soft_spectral_clip",
     "soft_threshold",
     "spectral",
     "spectral_clip",
     "spectral_norm_bounds",
+    "transport",
     "use_backend",
 ]
 

@@ -19,13 +19,21 @@ UNSEEN = frozenset({"dask"})
 PRODUCTS_ALONE = frozenset(
     {
         "balance",
+        "c_transform",
         "cosh_rms",
         "cosh_rms_scale",
         "hermitian_factor",
+        "ksupport_norm_squared",
+        "ksupport_prox",
         "magnitude_quantile",
         "newton_schulz",
         "outlier_split",
+        "project_simplex",
+        "project_sparse_simplex",
+        "prox_ksupport",
         "root_orthogonalize",
+        "round_to_marginals",
+        "simplex_projection",
         "soft_threshold",
         "spectral_norm_bounds",
     }

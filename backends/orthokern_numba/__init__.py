@@ -96,6 +96,20 @@ def _cosh_rms(x: Any, guard: Any, *, gamma: float) -> Any:
     return cosh_rms(x, guard, gamma=gamma)
 
 
+@backend.implements("simplex_projection")
+def _simplex_projection(v: Any, z: Any, *, k: int) -> Any:
+    from .columns import simplex_projection
+
+    return simplex_projection(v, z, k=k)
+
+
+@backend.implements("ksupport_prox")
+def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
+    from .columns import ksupport_prox
+
+    return ksupport_prox(v, lam, k=k)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

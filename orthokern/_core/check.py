@@ -232,6 +232,45 @@ def per_matrix(
     return xp.astype(value, dtype, copy=False)[..., None, None]
 
 
+def axis(value: Any, x: Any, *, kernel: str, name: str = "x") -> int:
+    """The number of an axis of ``x``, counted from its last one: -1, -2, ..."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = x.ndim
+    if isinstance(value, bool) or not -x.ndim <= number < x.ndim:
+        message = (
+            f"{kernel}: expected axis to be one of {name} with shape {tuple(x.shape)}, got {value!r}; "
+            f"pass an integer from {-x.ndim} to {x.ndim - 1}"
+        )
+        raise OptionError(message)
+    return number if number < 0 else number - x.ndim
+
+
+def per_vector(
+    value: Any, rows: Any, *, kernel: str, name: str, least: float = 0.0, strict: bool = False
+) -> Any:
+    """A number for all vectors of ``rows`` (..., n), or an array of one for each, as an array (..., 1) of its rank."""
+    xp = namespace(rows)
+    if not is_array(value):
+        number = at_least(value, least, kernel=kernel, name=name, strict=strict)
+        return xp.full((1,) * rows.ndim, number, dtype=rows.dtype, device=device(rows))
+    real(value, kernel=kernel, name=name)
+    same_library(value, rows)
+    batch, given = tuple(rows.shape[:-1]), tuple(value.shape)
+    lifted = (1,) * (len(batch) - len(given)) + given
+    if len(lifted) > len(batch) or any(
+        size not in (1, whole) for size, whole in zip(lifted, batch, strict=True)
+    ):
+        message = (
+            f"{kernel}: expected {name} to broadcast against {batch}, got shape {given}; "
+            "pass one number, or an array with one for each vector"
+        )
+        raise ShapeError(message)
+    all_at_least(value, least, kernel=kernel, name=name, strict=strict)
+    return xp.reshape(xp.astype(value, rows.dtype, copy=False), (*lifted, 1))
+
+
 def finite_values(x: Any, *, kernel: str, name: str = "x") -> None:
     """Refuse NaN and infinity; needs concrete values."""
     if (library(x) == "torch" and compiling()) or is_traced(x):

@@ -33,6 +33,12 @@ def identity_like(x: Any) -> Any:
     return xp.eye(m, n, dtype=x.dtype, device=device(x))
 
 
+def running_sum(x: Any) -> Any:
+    """Cumulative sum along the last axis."""
+    # The method, where there is one, because array_api_compat's function keeps a cache that Dynamo warns of.
+    return x.cumsum(-1) if hasattr(x, "cumsum") else namespace(x).cumulative_sum(x, axis=-1)
+
+
 def gram(x: Any) -> Any:
     """``x^H x``."""
     return adjoint(x) @ x

@@ -20,7 +20,7 @@ from .namespace import device_kind, library, namespace
 # The library in whose arrays a backend for this kind of device is written.
 HOME = {"cpu": "numpy", "cuda": "cupy"}
 # Alignment in bytes that JAX asks of memory that it shares, and size from which sharing saves time.
-ALIGNMENT, LARGE = 64, 2**16
+ALIGNMENT, LARGE = 64, 2**20
 
 
 def owned(arrays: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,0 +1,20 @@
+"""Optimal transport: the column functions of its regularizers, and what turns potentials and plans into bounds."""
+
+from __future__ import annotations
+
+from .certificate import c_transform, round_to_marginals
+from .columns import (
+    ksupport_norm_squared,
+    project_simplex,
+    project_sparse_simplex,
+    prox_ksupport,
+)
+
+__all__ = [
+    "c_transform",
+    "ksupport_norm_squared",
+    "project_simplex",
+    "project_sparse_simplex",
+    "prox_ksupport",
+    "round_to_marginals",
+]

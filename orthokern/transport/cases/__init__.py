@@ -1,0 +1,7 @@
+"""Examples of the transport family, and how its results are judged."""
+
+from __future__ import annotations
+
+from . import columns
+
+__all__ = ["columns"]
