@@ -157,7 +157,7 @@ def test_torch_arrives_and_returns_without_a_copy(doubled, seen, torch, layout):
 
 def test_jax_is_viewed_and_returns_without_a_copy(doubled, seen, jax):
     # Small results are copied, which is faster than to share them.
-    x = jax.numpy.asarray(np.resize(matrix(np.float32), (128, 160)))
+    x = jax.numpy.asarray(np.resize(matrix(np.float32), (512, 640)))
     assert views.host_view(x).ctypes.data == x.unsafe_buffer_pointer()
     out = doubled(x)
     assert out.unsafe_buffer_pointer() == seen.returned[0].ctypes.data
