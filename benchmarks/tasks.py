@@ -195,10 +195,10 @@ REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {
     "matrix_sign": (Rival(SCIPY_SIGN, 2.0),),
     "outlier_split": (Rival(NUMPY_QUANTILE, 1.0),),
     "cosh_rms_scale": (Rival(NUMPY_COSH, 1.2),),
-    "project_simplex": (Rival(NUMPY_SIMPLEX, 10.0),),
-    "project_sparse_simplex": (Rival(NUMPY_SPARSE, 2.0),),
+    "project_simplex": (Rival(NUMPY_SIMPLEX),),
+    "project_sparse_simplex": (Rival(NUMPY_SPARSE),),
     "ksupport_norm_squared": (Rival(NUMPY_NORM),),
-    "prox_ksupport": (Rival(NUMPY_PROX, 10.0),),
+    "prox_ksupport": (Rival(NUMPY_PROX),),
 }
 
 
