@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import spectral
+    from . import spectral, transport
     from ._core.dispatch import explain, use_backend
     from ._core.errors import (
         ArrayTypeError,
@@ -43,6 +43,17 @@ if TYPE_CHECKING:
         spectral_clip,
         spectral_norm_bounds,
     )
+    from .transport import (
+        FmapLosses,
+        RefinedMap,
+        fmap_losses,
+        fmap_to_pointmap,
+        functional_map,
+        pointmap_to_fmap,
+        sliced_wasserstein,
+        wasserstein_1d,
+        zoomout,
+    )
 
 _HOMES = {
     "spectral": (
@@ -64,6 +75,17 @@ _HOMES = {
         "spectral_clip",
         "spectral_norm_bounds",
     ),
+    "transport": (
+        "FmapLosses",
+        "RefinedMap",
+        "fmap_losses",
+        "fmap_to_pointmap",
+        "functional_map",
+        "pointmap_to_fmap",
+        "sliced_wasserstein",
+        "wasserstein_1d",
+        "zoomout",
+    ),
     "_core.dispatch": ("explain", "use_backend"),
     "_core.errors": (
         "ArrayTypeError",
@@ -77,7 +99,7 @@ _HOMES = {
         "ValuesError",
     ),
 }
-_FAMILIES = ("spectral",)
+_FAMILIES = ("spectral", "transport")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -85,31 +107,41 @@ __all__ = [
     "BackendError",
     "ConvergenceWarning",
     "DTypeError",
+    "FmapLosses",
     "NormBounds",
     "OptionError",
     "OrthokernError",
     "OutlierSplit",
     "PolarInfo",
     "PolarResult",
+    "RefinedMap",
     "ShapeError",
     "UnsupportedError",
     "ValuesError",
     "cosh_rms_scale",
     "explain",
+    "fmap_losses",
+    "fmap_to_pointmap",
+    "functional_map",
     "inverse_pth_root",
     "lmo_spectral_ball",
     "matrix_sign",
     "newton_schulz",
     "orthogonalize",
     "outlier_split",
+    "pointmap_to_fmap",
     "polar",
     "root_orthogonalize",
+    "sliced_wasserstein",
     "soft_spectral_clip",
     "soft_threshold",
     "spectral",
     "spectral_clip",
     "spectral_norm_bounds",
+    "transport",
     "use_backend",
+    "wasserstein_1d",
+    "zoomout",
 ]
 
 

@@ -101,3 +101,10 @@ def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits
 
     return random_bits(index, seed=seed, stream=stream, group=group)
+
+
+@backend.implements("regularized_rows")
+def _regularized_rows(g: Any, penalty: Any, r: Any) -> Any:
+    from .rows import regularized_rows
+
+    return regularized_rows(g, penalty, r)
