@@ -38,7 +38,7 @@ def _fill(g: np.ndarray, s: np.ndarray, diagonal: float, system: np.ndarray) -> 
 def _one(g: np.ndarray, penalty: np.ndarray, r: np.ndarray, c: np.ndarray) -> None:
     """All rows of one member."""
     k = g.shape[0]
-    diagonal = g.dtype.type(1 + 4 * np.finfo(g.dtype).eps * k**0.5)
+    diagonal = g.dtype.type(1 + 2 * np.finfo(g.dtype).eps * k**0.5)
     system, s = aligned_empty((k, k), g.dtype), np.empty(k, dtype=g.dtype)
     posv = _posv(g.dtype)
     for i in range(r.shape[0]):

@@ -32,11 +32,8 @@ def regularized_rows(g: Any, penalty: Any, r: Any, /) -> Any:
     """
     xp = namespace(g)
     m, k = r.shape[-2:]
-    many = max(1, BLOCK // (k * k * max(1, math.prod(r.shape[:-2]))))
-    parts = [
-        _solved_rows(g, penalty[..., i : i + many, :], r[..., i : i + many, :])
-        for i in range(0, m, many)
-    ]
+    size = k * k * max(1, math.prod(r.shape[:-2]))
+    parts = [_solved_rows(g, penalty[..., rows, :], r[..., rows, :]) for rows in blocks(m, size)]
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-2)
 
 
@@ -57,7 +54,7 @@ def _solved_rows(g: Any, penalty: Any, r: Any) -> Any:
         positive, 1 / xp.sqrt(xp.where(positive, total, xp.ones_like(total))), xp.ones_like(total)
     )
     off = (g - g * eye)[..., None, :, :] * s[..., :, None] * s[..., None, :]
-    system = off + (1 + 4 * eps(g) * k**0.5) * eye
+    system = off + (1 + 2 * eps(g) * k**0.5) * eye
     return s * xp.linalg.solve(system, (s * r)[..., None])[..., 0]
 
 
@@ -72,13 +69,17 @@ def nearest_rows(points: Any, queries: Any, /) -> Any:
     table = adjoint(xp.concat([-points, half], axis=-1))
     one = xp.ones_like(queries[..., :1]) if queries.shape[-1] else _column_of_ones(queries)
     rows = xp.concat([queries, one], axis=-1)
-    batch = max(math.prod(points.shape[:-2]), math.prod(queries.shape[:-2]), 1)
-    many = max(1, BLOCK // (points.shape[-2] * batch))
+    size = max(math.prod(points.shape[:-1]), points.shape[-2] * math.prod(queries.shape[:-2]), 1)
     parts = [
-        xp.argmin(rows[..., i : i + many, :] @ table, axis=-1)
-        for i in range(0, max(queries.shape[-2], 1), many)
+        xp.argmin(rows[..., block, :] @ table, axis=-1) for block in blocks(queries.shape[-2], size)
     ]
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
+
+
+def blocks(count: int, size: int) -> list[slice]:
+    """``count`` rows in slices of at most BLOCK numbers, where a row takes ``size``; at least one slice."""
+    many = max(1, BLOCK // size)
+    return [slice(i, min(i + many, count)) for i in range(0, max(count, 1), many)]
 
 
 def _column_of_ones(queries: Any) -> Any:
