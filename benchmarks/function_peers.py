@@ -6,6 +6,7 @@ that case's options built in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,43 @@ def _cosh() -> Callable[..., Any]:
     return scale
 
 
+def _descent() -> Callable[..., Any]:
+    """The energy of a functional map and its gradient, handed to L-BFGS with tolerances tight enough to compare."""
+    from scipy.optimize import minimize
+
+    def mapped(a: Any, b: Any, evals_x: Any, evals_y: Any) -> Any:
+        top = max(evals_x.max(), evals_y.max())
+        x, y = ((evals / top) ** 0.5 for evals in (evals_x, evals_y))
+        real = (y / (y**2 + 1))[:, None] - x / (x**2 + 1)
+        imaginary = (1 / (y**2 + 1))[:, None] - 1 / (x**2 + 1)
+        mask = 100.0 * (real**2 + imaginary**2)
+
+        def energy(flat: Any) -> tuple[float, Any]:
+            c = flat.reshape(mask.shape)
+            left = c @ a - b
+            return np.sum(left**2) + np.sum(mask * c**2), 2 * (left @ a.T + mask * c).ravel()
+
+        options = {"maxiter": 10000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-6}
+        found = minimize(energy, np.zeros(mask.size), jac=True, method="L-BFGS-B", options=options)
+        return found.x.reshape(mask.shape)
+
+    return mapped
+
+
+def _columns() -> Callable[..., Any]:
+    """A direction per column, sorted along columns; the directions are made before the clock starts."""
+    from orthokern.transport.sliced import directions
+
+    drawn = functools.cache(lambda d: directions(100, d, like=np.zeros(1), seed=0))
+
+    def sliced(x: Any, y: Any) -> Any:
+        theta = drawn(x.shape[1]).astype(x.dtype).T
+        gaps = np.sort(x @ theta, axis=0) - np.sort(y @ theta, axis=0)
+        return np.mean(np.abs(gaps) ** 2) ** 0.5
+
+    return sliced
+
+
 def _in_numpy(name: str, load: Callable[[], Callable[..., Any]]) -> Peer:
     return Peer(name, "numpy", load, gives_h=False, stacks=False)
 
@@ -74,5 +112,17 @@ NUMPY_EIGH = _in_numpy("numpy.linalg.eigh, to the power", _eigenvalues)
 SCIPY_SIGN = _in_numpy("scipy.linalg.signm", _sign)
 NUMPY_QUANTILE = _in_numpy("numpy.quantile, thresholded", _split)
 NUMPY_COSH = _in_numpy("the formula in NumPy", _cosh)
+SCIPY_LBFGS = _in_numpy("scipy.optimize.minimize (L-BFGS-B)", _descent)
+NUMPY_COLUMNS = _in_numpy("numpy.sort of columns", _columns)
 
-PEERS = (SVD_CLIP, SVD_PRESS, SCIPY_POWER, NUMPY_EIGH, SCIPY_SIGN, NUMPY_QUANTILE, NUMPY_COSH)
+PEERS = (
+    SVD_CLIP,
+    SVD_PRESS,
+    SCIPY_POWER,
+    NUMPY_EIGH,
+    SCIPY_SIGN,
+    NUMPY_QUANTILE,
+    NUMPY_COSH,
+    SCIPY_LBFGS,
+    NUMPY_COLUMNS,
+)

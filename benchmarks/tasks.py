@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from function_peers import (
+    NUMPY_COLUMNS,
     NUMPY_COSH,
     NUMPY_EIGH,
     NUMPY_QUANTILE,
+    SCIPY_LBFGS,
     SCIPY_POWER,
     SCIPY_SIGN,
     SVD_CLIP,
@@ -191,6 +193,8 @@ REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {
     "matrix_sign": (Rival(SCIPY_SIGN, 4.0),),
     "outlier_split": (Rival(NUMPY_QUANTILE, 1.0),),
     "cosh_rms_scale": (Rival(NUMPY_COSH, 4.0),),
+    "functional_map": (Rival(SCIPY_LBFGS, 40.0),),
+    "sliced_wasserstein": (Rival(NUMPY_COLUMNS, 1.0),),
 }
 
 

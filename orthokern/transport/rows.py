@@ -18,10 +18,10 @@ BLOCK = 2**22
 
 
 def _rows_tangent(arrays: Any, tangents: Any, out: Any) -> Any:
-    """``(G + diag P_i) dc_i = dr_i - dG c_i - dP_i c_i``: the same systems once more."""
+    """``(G + diag P_i) dc_i = dr_i - dG c_i - dP_i c_i``: the same systems once more, by what libraries differentiate."""
     g, penalty, _ = arrays
     dg, dpenalty, dr = tangents
-    return regularized_rows(g, penalty, dr - out @ dg - dpenalty * out)
+    return regularized_rows.body(g, penalty, dr - out @ dg - dpenalty * out)
 
 
 @op(jvp=_rows_tangent)

@@ -31,6 +31,13 @@ def walked(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: float)
     return total
 
 
+def cost(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: float) -> float:
+    """The same; of many points in equal numbers by matching their order."""
+    if len(x) == len(y) > 500 and np.ptp(a) == np.ptp(b) == 0:
+        return float(np.mean(np.abs(np.sort(x) - np.sort(y)) ** p))
+    return walked(x, y, a, b, p)
+
+
 def _pairs(arrays: Arrays) -> list[Arrays]:
     """Points and weights of each member."""
     x, y, *weights = arrays
@@ -58,7 +65,7 @@ def _sliced_residuals(arrays: Arrays, w: Any, options: Options, eps: float) -> d
     lines = [np.swapaxes(part @ theta.T, -1, -2) for part in (x, y)]
     batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     costs = np.reshape(
-        [walked(*pair, p) for pair in _pairs((lines[0], lines[1]))], (*batch, len(theta))
+        [cost(*pair, p) for pair in _pairs((lines[0], lines[1]))], (*batch, len(theta))
     )
     shares = (
         np.exp(costs - costs.max(-1, keepdims=True))
