@@ -18,7 +18,10 @@ BLOCK = 2**22
 
 
 def _rows_tangent(arrays: Any, tangents: Any, out: Any) -> Any:
-    """``(G + diag P_i) dc_i = dr_i - dG c_i - dP_i c_i``: the same systems once more, by what libraries differentiate."""
+    """``(G + diag P_i) dc_i = dr_i - dG c_i - dP_i c_i``: the same systems once more.
+
+    By the body: the op itself would need this rule to be transposed, without end.
+    """
     g, penalty, _ = arrays
     dg, dpenalty, dr = tangents
     return regularized_rows.body(g, penalty, dr - out @ dg - dpenalty * out)

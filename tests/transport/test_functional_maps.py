@@ -8,8 +8,8 @@ import pytest
 import orthokern
 from orthokern._core.dtypes import EPS, dtype_name
 from orthokern.testing import libraries
-from orthokern.transport.cases.functional_maps import mask as exact_mask
 from orthokern.transport import rows
+from orthokern.transport.cases.functional_maps import mask as exact_mask
 
 A = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
 B = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 2.0]])
@@ -61,7 +61,9 @@ def kkt(c, a, b, ex, ey, weight=100.0, **options):
 
 
 def test_resolvent_mask(solving_library, dtype):
-    found = rows.spectral_mask("resolvent", *(made(e, solving_library, dtype) for e in (EX, EY)), 0.5)
+    found = rows.spectral_mask(
+        "resolvent", *(made(e, solving_library, dtype) for e in (EX, EY)), 0.5
+    )
     near(found, MASK, 4)
 
 
@@ -72,7 +74,9 @@ def test_known_map(solving_library, dtype, backend):
     near(orthokern.functional_map(*arrays, weight=10.0, mask=mask, backend=backend), C, 60)
 
 
-@pytest.mark.parametrize("options", [{}, {"mask": "laplacian", "weight": 0.1}, {"resolvent_power": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"mask": "laplacian", "weight": 0.1}, {"resolvent_power": 1.0}]
+)
 @pytest.mark.parametrize("k", [5, 40, 100])
 def test_the_gradient_vanishes(backend, rng, k, options):
     a, b = rng.standard_normal((k, 30)), rng.standard_normal((k + 3, 30))
@@ -96,8 +100,12 @@ def test_permuted_vertices(rng):
     c = orthokern.functional_map(a, b, evals, evals)
     np.testing.assert_allclose(c, np.eye(20), atol=1e-8)
     for adjoint in (False, True):
-        assert orthokern.fmap_to_pointmap(c, phi, phi[turn], adjoint=adjoint).tolist() == turn.tolist()
-    np.testing.assert_allclose(orthokern.pointmap_to_fmap(turn, phi, phi[turn], mass[turn]), np.eye(20), atol=1e-12)
+        assert (
+            orthokern.fmap_to_pointmap(c, phi, phi[turn], adjoint=adjoint).tolist() == turn.tolist()
+        )
+    np.testing.assert_allclose(
+        orthokern.pointmap_to_fmap(turn, phi, phi[turn], mass[turn]), np.eye(20), atol=1e-12
+    )
 
 
 def test_signs(rng):
@@ -116,7 +124,9 @@ def test_blocks_change_nothing(rng, monkeypatch):
     whole = orthokern.functional_map(a, b, ex, ey, backend="array-api")
     nearest = rows.nearest_rows(points, queries)
     monkeypatch.setattr(rows, "BLOCK", 200)
-    np.testing.assert_array_equal(orthokern.functional_map(a, b, ex, ey, backend="array-api"), whole)
+    np.testing.assert_array_equal(
+        orthokern.functional_map(a, b, ex, ey, backend="array-api"), whole
+    )
     np.testing.assert_array_equal(rows.nearest_rows(points, queries), nearest)
 
 
@@ -135,7 +145,9 @@ def test_a_weight_for_each_member(rng):
     weights = np.array([0.5, 20.0])
     together = orthokern.functional_map(a, b, np.arange(4.0), np.arange(5.0), weight=weights)
     for i in range(2):
-        alone = orthokern.functional_map(a[i], b[i], np.arange(4.0), np.arange(5.0), weight=weights[i])
+        alone = orthokern.functional_map(
+            a[i], b[i], np.arange(4.0), np.arange(5.0), weight=weights[i]
+        )
         np.testing.assert_allclose(together[i], alone, atol=1e-14)
 
 
@@ -149,11 +161,15 @@ def test_singular_systems(backend):
 
 
 def test_empty_and_low_precision():
-    assert orthokern.functional_map(np.ones((0, 3)), np.ones((4, 3)), np.ones(0), np.ones(4)).shape == (4, 0)
+    assert orthokern.functional_map(
+        np.ones((0, 3)), np.ones((4, 3)), np.ones(0), np.ones(4)
+    ).shape == (4, 0)
     none = orthokern.functional_map(np.ones((3, 0)), np.ones((4, 0)), np.ones(3), np.ones(4))
     assert none.shape == (4, 3)
     assert not none.any()
-    half = orthokern.functional_map(*(part.astype(np.float16) for part in (A, B, EX, EY)), weight=10.0)
+    half = orthokern.functional_map(
+        *(part.astype(np.float16) for part in (A, B, EX, EY)), weight=10.0
+    )
     assert half.dtype == np.float16
     np.testing.assert_allclose(half, C, atol=2e-3)
 
@@ -197,10 +213,16 @@ def test_ties_go_to_the_lowest(library, dtype):
 
 
 def test_maps_of_points_in_batches(solving_library, rng):
-    c, x, y = rng.standard_normal((2, 1, 4, 3)), rng.standard_normal((3, 20, 5)), rng.standard_normal((3, 9, 4))
+    c, x, y = (
+        rng.standard_normal((2, 1, 4, 3)),
+        rng.standard_normal((3, 20, 5)),
+        rng.standard_normal((3, 9, 4)),
+    )
     p = orthokern.fmap_to_pointmap(*(made(part, solving_library) for part in (c, x, y)))
     assert tuple(p.shape) == (2, 3, 9)
-    f = libraries.to_numpy(orthokern.pointmap_to_fmap(p, made(x, solving_library), made(y, solving_library)))
+    f = libraries.to_numpy(
+        orthokern.pointmap_to_fmap(p, made(x, solving_library), made(y, solving_library))
+    )
     for i, j in np.ndindex(2, 3):
         alone = orthokern.fmap_to_pointmap(c[i, 0], x[j], y[j])
         assert libraries.to_numpy(p)[i, j].tolist() == alone.tolist()
@@ -230,7 +252,8 @@ class TestTorch:
         import torch
 
         a, b = (torch.tensor(rng.standard_normal((k, 4)), requires_grad=True) for k in (3, 2))
-        ex, ey = (torch.tensor(e, requires_grad=True) for e in ([0.3, 1.0, 4.0], [0.2, 1.5]))
+        spectra = np.array([0.3, 1.0, 4.0]), np.array([0.2, 1.5])
+        ex, ey = (torch.tensor(e, requires_grad=True) for e in spectra)
 
         def function(a, b, ex, ey):
             return orthokern.functional_map(a, b, ex, ey, weight=2.0, mask=mask)
@@ -271,7 +294,9 @@ class TestTorch:
         phi = torch.tensor(np.linalg.qr(rng.standard_normal((12, 6)))[0])
         eager = orthokern.zoomout(torch.eye(3, dtype=torch.float64), phi, phi.flip(0))
         zoom = torch.compile(orthokern.zoomout, fullgraph=True, backend="aot_eager")
-        for found, expected in zip(zoom(torch.eye(3, dtype=torch.float64), phi, phi.flip(0)), eager, strict=True):
+        for found, expected in zip(
+            zoom(torch.eye(3, dtype=torch.float64), phi, phi.flip(0)), eager, strict=True
+        ):
             torch.testing.assert_close(found, expected)
 
 
@@ -294,7 +319,9 @@ def test_jax_traces_and_differentiates(rng):
     np.testing.assert_allclose([slope, forward], expected, rtol=1e-3)
     phi = jax.numpy.asarray(rng.standard_normal((9, 4)))
     refined = jax.jit(orthokern.zoomout)(jax.numpy.eye(2), phi, phi)
-    assert refined.pointmap.tolist() == orthokern.zoomout(jax.numpy.eye(2), phi, phi).pointmap.tolist()
+    assert (
+        refined.pointmap.tolist() == orthokern.zoomout(jax.numpy.eye(2), phi, phi).pointmap.tolist()
+    )
 
 
 # Refusals

@@ -40,7 +40,9 @@ def test_equal_sizes(library, dtype, p, expected):
     near(orthokern.wasserstein_1d(x, y, p=p), expected, 8, 5)
 
 
-@pytest.mark.parametrize(("p", "root", "expected"), [(1, True, 1.25), (2, False, 1.75), (2, True, 1.75**0.5)])
+@pytest.mark.parametrize(
+    ("p", "root", "expected"), [(1, True, 1.25), (2, False, 1.75), (2, True, 1.75**0.5)]
+)
 def test_weights(library, dtype, p, root, expected):
     if library == "dask":
         pytest.skip("Dask cannot gather")
@@ -70,7 +72,9 @@ def test_scipy_agrees(rng):
 
 def test_zero_weights_and_masses():
     zero = np.array([0.0, 1.0, 0.0])
-    assert orthokern.wasserstein_1d(np.array([9.0, 2.0, -9.0]), np.array([5.0]), zero, np.ones(1)) == 3
+    assert (
+        orthokern.wasserstein_1d(np.array([9.0, 2.0, -9.0]), np.array([5.0]), zero, np.ones(1)) == 3
+    )
     assert orthokern.wasserstein_1d(X, X, 0 * A, 0 * A) == 0
     near(orthokern.wasserstein_1d(X, Y, 3 * A, 3 * B), 3.75, 8)
 
@@ -82,7 +86,9 @@ def test_zero_weights_and_masses():
 def problems(draw):
     n, m = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x, y = (np.round(rng.standard_normal(size) * 4) / draw(st.sampled_from([1, 3])) for size in (n, m))
+    x, y = (
+        np.round(rng.standard_normal(size) * 4) / draw(st.sampled_from([1, 3])) for size in (n, m)
+    )
     a, b = (rng.integers(0, 4, size) + 1e-3 * rng.random(size) for size in (n, m))
     return x, y, a / a.sum(), b / b.sum(), draw(st.sampled_from([1.0, 1.5, 2.0, 3.0]))
 
@@ -124,7 +130,10 @@ def test_members_that_are_not_finite(library, rng, bad):
 
 def test_low_precision():
     x, y = (part.astype(np.float16) for part in (X, Y))
-    for found in (orthokern.wasserstein_1d(x, y), orthokern.sliced_wasserstein(x[:, None], y[:, None])):
+    for found in (
+        orthokern.wasserstein_1d(x, y),
+        orthokern.sliced_wasserstein(x[:, None], y[:, None]),
+    ):
         assert found.dtype == np.float32
 
 
@@ -154,7 +163,12 @@ def test_sliced_is_a_mean_of_lines(library, dtype, rng, p, reduce):
     costs = orthokern.wasserstein_1d(theta @ x.T, theta @ y.T, p=p, root=False)
     shares = np.exp(costs) / np.exp(costs).sum() if reduce == "energy" else np.full(13, 1 / 13)
     found = orthokern.sliced_wasserstein(
-        made(x, library, dtype), made(y, library, dtype), n_projections=13, seed=4, p=p, reduce=reduce
+        made(x, library, dtype),
+        made(y, library, dtype),
+        n_projections=13,
+        seed=4,
+        p=p,
+        reduce=reduce,
     )
     near(found, np.sum(shares * costs) ** (1 / p), 60, 2)
 
@@ -180,8 +194,6 @@ def test_no_coordinates():
 # Derivatives
 
 
-
-
 @pytest.mark.skipif(libraries.missing("torch") is not None, reason="torch is not installed")
 class TestTorch:
     @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
@@ -197,7 +209,9 @@ class TestTorch:
     def test_weights(self, rng):
         import torch
 
-        x, y, u, v = (torch.tensor(rng.standard_normal(k), requires_grad=True) for k in (4, 6, 4, 6))
+        x, y, u, v = (
+            torch.tensor(rng.standard_normal(k), requires_grad=True) for k in (4, 6, 4, 6)
+        )
 
         def function(x, y, u, v):
             return orthokern.wasserstein_1d(x, y, torch.softmax(u, 0), torch.softmax(v, 0), p=2)
@@ -238,9 +252,14 @@ def test_jax_traces_and_differentiates(rng):
     slope = jax.jit(jax.grad(orthokern.sliced_wasserstein))(x, y)
     d = rng.standard_normal((5, 3))
     step = 1e-5
-    ends = [orthokern.sliced_wasserstein(np.asarray(x, float) + t * d, np.asarray(y, float)) for t in (step, -step)]
+    ends = [
+        orthokern.sliced_wasserstein(np.asarray(x, float) + t * d, np.asarray(y, float))
+        for t in (step, -step)
+    ]
     assert abs(np.sum(np.asarray(slope) * d) - (ends[0] - ends[1]) / (2 * step)) < 1e-4
-    weighted = jax.jit(orthokern.wasserstein_1d)(*(jax.numpy.asarray(part) for part in (X, Y, A, B)))
+    weighted = jax.jit(orthokern.wasserstein_1d)(
+        *(jax.numpy.asarray(part) for part in (X, Y, A, B))
+    )
     near(weighted, 1.25, 8)
 
 
@@ -276,7 +295,10 @@ def test_refusals(call, message):
 
 
 def test_dtypes_that_are_refused():
-    for bad, message in ((np.ones(3, int), "cast to a floating dtype first"), (np.ones(3) * 1j, "real dtype")):
+    for bad, message in (
+        (np.ones(3, int), "cast to a floating dtype first"),
+        (np.ones(3) * 1j, "real dtype"),
+    ):
         for call in (
             lambda bad=bad: orthokern.wasserstein_1d(bad, Y),
             lambda bad=bad: orthokern.wasserstein_1d(Y, Y, bad, B),
