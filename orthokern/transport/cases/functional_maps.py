@@ -34,7 +34,8 @@ def _largest(error: np.ndarray, scale: np.ndarray) -> float:
 def mask(evals_x: np.ndarray, evals_y: np.ndarray, options: Options) -> np.ndarray:
     """``D`` by complex numbers."""
     if options.get("mask") == "laplacian":
-        return np.square(evals_y[..., :, None] - evals_x[..., None, :])
+        gap: np.ndarray = evals_y[..., :, None] - evals_x[..., None, :]
+        return gap * gap
     top = np.maximum(evals_x.max(-1), evals_y.max(-1))[..., None]
     power = options.get("resolvent_power", 0.5)
     z_x, z_y = (1 / ((e / top) ** power - 1j) for e in (evals_x, evals_y))
@@ -94,7 +95,8 @@ def _excess(points: np.ndarray, queries: np.ndarray, index: Any, eps: float) -> 
 
 
 def _nearest_residuals(arrays: Arrays, p: Any, options: Options, eps: float) -> dict[str, Residual]:
-    return _excess(*arrays, p, eps)
+    points, queries = arrays
+    return _excess(points, queries, p, eps)
 
 
 def _pointmap_residuals(
@@ -107,7 +109,9 @@ def _pointmap_residuals(
 
 def _as_map(p: np.ndarray, x: np.ndarray, y: np.ndarray, mass: Any = None) -> np.ndarray:
     rows = np.take_along_axis(x, p.astype(int)[..., None], axis=-2)
-    return _t(y if mass is None else y * mass[..., None]) @ rows
+    weighted = y if mass is None else y * mass[..., None]
+    product: np.ndarray = _t(weighted) @ rows
+    return product
 
 
 def _fmap_residuals(arrays: Arrays, c: Any, options: Options, eps: float) -> dict[str, Residual]:

@@ -11,6 +11,7 @@ from ..._core.registry import Case, Residual, declare, real_data
 from ..sliced import directions, sliced_wasserstein, wasserstein_1d
 
 Arrays = tuple[np.ndarray, ...]
+Pair = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Options = Mapping[str, Any]
 FORWARD = 300.0
 TINY = float(np.finfo(float).tiny)
@@ -38,13 +39,13 @@ def cost(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: float) -
     return walked(x, y, a, b, p)
 
 
-def _pairs(arrays: Arrays) -> list[Arrays]:
+def _pairs(arrays: Arrays) -> list[Pair]:
     """Points and weights of each member."""
     x, y, *weights = arrays
     a, b = weights or (np.full(part.shape[-1], 1 / part.shape[-1]) for part in (x, y))
     batch = np.broadcast_shapes(x.shape[:-1], y.shape[:-1])
     spread = [np.broadcast_to(part, (*batch, part.shape[-1])) for part in (x, y, a, b)]
-    return [tuple(part[index] for part in spread) for index in np.ndindex(*batch)]
+    return [tuple(part[index] for part in spread) for index in np.ndindex(*batch)]  # type: ignore[misc]
 
 
 def _line_residuals(arrays: Arrays, w: Any, options: Options, eps: float) -> dict[str, Residual]:
