@@ -35,7 +35,8 @@ def mask(evals_x: np.ndarray, evals_y: np.ndarray, options: Options) -> np.ndarr
     """``D`` by complex numbers."""
     if options.get("mask") == "laplacian":
         gap: np.ndarray = evals_y[..., :, None] - evals_x[..., None, :]
-        return gap * gap
+        squared: np.ndarray = gap * gap
+        return squared
     top = np.maximum(evals_x.max(-1), evals_y.max(-1))[..., None]
     power = options.get("resolvent_power", 0.5)
     z_x, z_y = (1 / ((e / top) ** power - 1j) for e in (evals_x, evals_y))
