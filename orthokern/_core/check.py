@@ -202,6 +202,28 @@ def all_at_least(
         raise ValuesError(message)
 
 
+def share(value: Any, *, kernel: str, name: str) -> float:
+    """A number from 0 to 1, the ends included."""
+    number = _number(value)
+    if not 0 <= number <= 1:
+        message = f"{kernel}: expected {name} to be a number from 0 to 1, got {value!r}"
+        raise OptionError(message)
+    return number
+
+
+def entrywise(value: Any, x: Any, *, kernel: str, name: str) -> None:
+    """A floating array of the library of ``x`` that broadcasts against it without enlarging it."""
+    floating(value, kernel=kernel, name=name)
+    same_library(value, x)
+    shape, given = tuple(x.shape), tuple(value.shape)
+    tail = shape[len(shape) - len(given) :] if len(given) <= len(shape) else ()
+    if len(given) > len(shape) or any(
+        size not in (1, whole) for size, whole in zip(given, tail, strict=True)
+    ):
+        message = f"{kernel}: expected {name} to broadcast against the shape {shape} of x, got shape {given}"
+        raise ShapeError(message)
+
+
 def batch_of(value: Any, x: Any, *, kernel: str, name: str) -> None:
     """An array of the library of ``x`` that broadcasts against its batch shape without enlarging it."""
     same_library(value, x)

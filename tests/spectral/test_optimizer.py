@@ -11,6 +11,7 @@ import orthokern
 from orthokern.spectral import polar_express_coefficients, shape_coefficients
 from orthokern.spectral.coefficients import PRESETS
 from orthokern.spectral.optimizer import ROOT_TABLE
+from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
 
 from .conftest import eps_of, made, singular_values
@@ -99,6 +100,13 @@ def test_not_a_number_spoils_its_own_matrix_only(rng, backend):
     assert np.isnan(found.threshold[1])
     for got, expected in zip(found, clean, strict=True):
         assert np.array_equal(got[[0, 2]], expected[[0, 2]])
+
+
+@pytest.mark.skipif(libraries.missing("torch") is not None, reason="torch is not installed")
+def test_a_threshold_of_another_library_is_refused():
+    x = libraries.to_library(X, "torch")
+    with pytest.raises(TypeError, match="got a mixture of numpy and torch"):
+        orthokern.soft_threshold(x, np.ones((3, 1)))
 
 
 # Coefficients by shape
@@ -250,7 +258,11 @@ X = np.ones((3, 3))
         (lambda: orthokern.soft_threshold(X, -1.0), ValueError, "expected threshold to be a finite number >= 0"),
         (lambda: orthokern.soft_threshold(X, np.full((3, 3), -1.0)), ValueError, "expected every entry of threshold"),
         (lambda: orthokern.soft_threshold(X.astype(int), 1.0), TypeError, "cast to a floating dtype"),
-        (lambda: orthokern.outlier_split(X, quantile=1.5), ValueError, "expected quantile"),
+        (lambda: orthokern.soft_threshold(X, np.ones(4)), ValueError, "expected threshold to broadcast"),
+        (lambda: orthokern.soft_threshold(X, np.ones((2, 3, 3))), ValueError, "expected threshold to broadcast"),
+        (lambda: orthokern.outlier_split(X, quantile=1.5), ValueError, "expected quantile to be a number from 0"),
+        (lambda: orthokern.outlier_split(X, quantile=np.nan), ValueError, "expected quantile to be a number from 0"),
+        (lambda: orthokern.outlier_split(X, quantile="a"), ValueError, "expected quantile to be a number from 0"),
         (lambda: orthokern.outlier_split(X, threshold=np.ones(4)), ValueError, "expected threshold to broadcast"),
         (lambda: orthokern.outlier_split(np.ones((0, 3))), ValueError, "expected at least one entry in x"),
         (lambda: orthokern.root_orthogonalize(X, coefficients="own"), ValueError, "'shape', 'table', got 'own'"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._core.registry import Case, Residual, declare
+from ..._core.registry import Case, Residual, Residuals, declare
 from ..functions import (
     clipped,
     lmo_spectral_ball,
@@ -468,41 +468,22 @@ def _limited(m: int, n: int) -> Callable[[np.random.Generator], Arrays]:
     return lambda g: (graded(g, m, n, 10), np.array([[0.4]]))
 
 
-declare(
-    clipped,
-    residuals=lambda arrays, y, options, eps: _clip_residuals(
-        (arrays[0], arrays[1][..., 0, 0]), y, options, eps
-    ),
-    flops=_products(25.0),
-    cases=[
-        Case(
-            f"{layout} {m}x{n}",
-            _limited(m, n),
-            forward=FORWARD,
-            layout=layout,
-        )
-        for layout in OP_LAYOUTS
-        for m, n in ((40, 40), (50, 19))
-    ],
-)
+def _with_flat_limit(judge: Residuals) -> Residuals:
+    """The judge of the kernel, for an op that takes its limit with two axes more."""
+    return lambda arrays, y, options, eps: judge((arrays[0], arrays[1][..., 0, 0]), y, options, eps)
 
-declare(
-    pressed,
-    residuals=lambda arrays, y, options, eps: _soft_residuals(
-        (arrays[0], arrays[1][..., 0, 0]), y, options, eps
-    ),
-    flops=_products(15.0),
-    cases=[
-        Case(
-            f"{layout} {m}x{n}",
-            _limited(m, n),
-            forward=FORWARD,
-            layout=layout,
-        )
-        for layout in OP_LAYOUTS
-        for m, n in ((40, 40), (50, 19))
-    ],
-)
+
+for _op, _judge, _count in ((clipped, _clip_residuals, 25.0), (pressed, _soft_residuals, 15.0)):
+    declare(
+        _op,
+        residuals=_with_flat_limit(_judge),
+        flops=_products(_count),
+        cases=[
+            Case(f"{layout} {m}x{n}", _limited(m, n), forward=FORWARD, layout=layout)
+            for layout in OP_LAYOUTS
+            for m, n in ((40, 40), (50, 19))
+        ],
+    )
 
 declare(
     inverse_root,
