@@ -105,12 +105,16 @@ def test_optimizer_kernels(rng, places):
     np.testing.assert_array_equal(moved, wanted)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (3, 1), (2, 2, 4, 5)])
+@pytest.mark.parametrize("shape", [(), (5,), (4, 5), (4, 1), (3, 4, 5)])
+def test_limits_of_every_shape_that_broadcasts_are_served(rng, shape):
+    x = rng.standard_normal((3, 4, 5))
+    limit = np.abs(rng.standard_normal(shape))
+    found = optimizer.soft_threshold(x, limit, backend="numba_cuda")
+    np.testing.assert_array_equal(found, optimizer.soft_threshold(x, limit, backend="array-api"))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 2, 4, 5), (3, 1)])
 def test_limits_that_would_widen_the_array_are_refused(rng, shape):
     x = rng.standard_normal((3, 4, 5))
-    limit = np.ones(shape) if shape != (3, 1) else np.ones((2, 3, 4, 5))
-    if shape == (4, 5):
-        optimizer.soft_threshold(x, limit, backend="numba_cuda")
-        return
-    with pytest.raises(orthokern.BackendError, match="broadcast to the shape of x"):
-        optimizer.soft_threshold(x, limit, backend="numba_cuda")
+    with pytest.raises(orthokern.ShapeError, match="expected threshold to broadcast"):
+        optimizer.soft_threshold(x, np.ones(shape), backend="numba_cuda")
