@@ -35,7 +35,9 @@ FIRST_STAGE, STAGE_FACTOR, STAGE_ERROR, STAGE_STEPS = 0.1, 4.0, 0.05, 40
 PATIENCE = 80
 # Least increase of the line search as a share of what the slope promises; slopes that ask for a longer step.
 INCREASE, STEEP = 1e-4, 0.9
-TRIALS, GROWTH = 40, 4.0
+TRIALS, GROWTH, NARROW = 40, 4.0, 0.1
+# Rounding errors of a value, in eps.
+NOISE = 50
 # A dual value that exceeds any value of a plan by this share is that of a problem without plans.
 MARGIN = 1e-3
 
@@ -177,40 +179,34 @@ def threshold(v: Any, mass: Any) -> Any:
     return xp.where(usable, top, 0.0) - xp.where(usable, xp.max(found, axis=-1, keepdims=True), 0.0)
 
 
-class Search(NamedTuple):
-    """State of the line search: the length tried next, the best point so far, whether there is one, and the end."""
-
-    length: Any
-    best: Point
-    found: Any
-    settled: Any
-
-
 def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> tuple[Point, Any]:
-    """``(point, found)``: a point along ``step`` at which the value has grown enough.
+    """``(point, found)``: a point along ``step`` at which the value has grown and its slope has fallen.
 
-    The slope decides where rounding hides the growth, and where to look next: the value is concave, its slope falls.
+    The value is concave and its slope, which falls, is piecewise linear. The slope says where to look next, and
+    decides where rounding hides the growth.
     """
     xp = namespace(point.value)
     slope = _slope(point, step)
-    length = xp.ones_like(slope)
-    hopeless = ~(slope > 0)
-    best, found, settled = point, ~hopeless & hopeless, hopeless
-    noise = 100 * eps(slope) * (xp.abs(point.value) + eps(slope))
+    settled = ~(slope > 0)
+    best, found = point, xp.zeros_like(settled)
+    low, high, length = xp.zeros_like(slope), xp.full_like(slope, float("inf")), xp.ones_like(slope)
+    before = slope
+    noise = NOISE * eps(slope) * xp.abs(point.value)
     for _ in range(TRIALS):
         trial = evaluate(problem, point.alpha + length * step[0], point.beta + length * step[1], k)
         after = _slope(trial, step)
-        flat = (after >= -STEEP * slope) & (trial.value >= point.value - noise)
-        enough = (trial.value >= point.value + INCREASE * length * slope) | flat
+        grown = trial.value >= point.value + INCREASE * length * slope
+        enough = grown | ((after >= -STEEP * slope) & (trial.value >= point.value - noise))
         best = choose(enough & ~settled, trial, best)
-        grows = enough & (after > STEEP * slope) & (length >= 1)
-        settled = settled | (enough & ~grows) | (found & ~enough)
-        found = found | (enough & ~hopeless)
+        found = found | (enough & ~settled)
+        settled = settled | (enough & (after <= STEEP * slope))
         if bool(xp.all(settled)):
             break
-        fall = xp.where(slope > after, slope - after, slope)
-        shorter = xp.clip(slope / fall, 0.1, 0.5)
-        length = length * xp.where(grows, GROWTH, shorter)
+        low, before = (xp.where(enough, x, y) for x, y in ((length, low), (after, before)))
+        high = xp.where(enough, high, length)
+        settled = settled | (high - low <= NARROW * low)
+        share = xp.clip(before / (before - xp.where(enough, -before, after)), 0.1, 0.5)
+        length = xp.where(high < float("inf"), low + share * (high - low), GROWTH * low)
     return best, found
 
 
