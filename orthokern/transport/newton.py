@@ -191,7 +191,8 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
     best, found = point, xp.zeros_like(settled)
     low, high, length = xp.zeros_like(slope), xp.full_like(slope, float("inf")), xp.ones_like(slope)
     before = slope
-    noise = NOISE * eps(slope) * xp.abs(point.value)
+    terms = total(xp.abs(point.alpha) * problem.a) + total(xp.abs(point.beta) * problem.b)
+    noise = NOISE * eps(slope) * (xp.abs(point.value) + terms)
     for _ in range(TRIALS):
         trial = evaluate(problem, point.alpha + length * step[0], point.beta + length * step[1], k)
         after = _slope(trial, step)
