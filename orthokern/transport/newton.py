@@ -133,7 +133,13 @@ def direction(problem: Subproblem, point: Point, ridge: Any, k: int) -> tuple[An
     right = adjoint(point.lack_a) - adjoint(cross) @ (point.lack_b / corner)
     step_a = xp.linalg.solve(schur, right)
     step_b = (point.lack_b - cross @ step_a) / corner
-    return adjoint(step_a) / tau, step_b / tau
+    return _centred(problem, adjoint(step_a) / tau, step_b / tau)
+
+
+def _centred(problem: Subproblem, step_a: Any, step_b: Any) -> tuple[Any, Any]:
+    """The same step for the slack, with as much of it in the rows as in the columns: no common shift grows."""
+    shift = (total(problem.a * step_a) - total(problem.b * step_b)) / 2
+    return step_a - shift, step_b + shift
 
 
 def repaired(problem: Subproblem, point: Point, k: int) -> Point:
@@ -193,6 +199,8 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
     before = slope
     terms = total(xp.abs(point.alpha) * problem.a) + total(xp.abs(point.beta) * problem.b)
     noise = NOISE * eps(slope) * (xp.abs(point.value) + terms)
+    moves = total(xp.abs(step[0]) * problem.a) + total(xp.abs(step[1]) * problem.b)
+    flat = NOISE * eps(slope) * moves
     for _ in range(TRIALS):
         trial = evaluate(problem, point.alpha + length * step[0], point.beta + length * step[1], k)
         after = _slope(trial, step)
@@ -200,7 +208,7 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
         enough = grown | ((after >= -STEEP * slope) & (trial.value >= point.value - noise))
         best = choose(enough & ~settled, trial, best)
         found = found | (enough & ~settled)
-        settled = settled | (enough & (after <= STEEP * slope))
+        settled = settled | (enough & ((after <= STEEP * slope) | (after <= flat)))
         if bool(xp.all(settled)):
             break
         low, before = (xp.where(enough, x, y) for x, y in ((length, low), (after, before)))
@@ -220,7 +228,7 @@ def advance(problem: Subproblem, point: Point, k: int) -> tuple[Point, Any]:
     xp = namespace(point.plan)
     point = repaired(problem, point, k)
     least = eps(point.plan) * (500 + max(point.plan.shape[-2:]))
-    ridge = xp.clip(1e-3 * point.error, least, 1e-4) / (1 + problem.lam)
+    ridge = xp.clip(xp.clip(1e-3 * point.error, None, 1e-4) / (1 + problem.lam), least, None)
     return search(problem, point, direction(problem, point, ridge, k), k)
 
 
