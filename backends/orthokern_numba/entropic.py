@@ -7,6 +7,7 @@ import numpy as np
 from orthokern.transport.canonical import OTStatus, Stat
 
 from . import entropic_kernels as kernels
+from .cloud_kernels import solve_clouds
 from .library import aligned_empty
 
 STATUS = {kernels.DONE: OTStatus.CONVERGED, kernels.OUT: OTStatus.MAX_ITER}
@@ -46,9 +47,9 @@ def _solved(
     f, g, k = np.empty(len(p)), np.empty(len(q)), np.empty(live.shape)
     steps, error, reason = kernels.solve(live, p, q, epsilon, tol, max_iter, f, g, k)
     status = STATUS.get(reason, OTStatus.STALLED)
-    if reason != kernels.DONE and kernels.is_infeasible(live, p, q, epsilon, f, g.copy(), k):
+    if reason != kernels.DONE and kernels.is_infeasible(live, p, q, epsilon, f, g, k):
         status = OTStatus.INFEASIBLE
-    alpha[rows], beta[columns] = np.nan_to_num(f), np.nan_to_num(g)
+    alpha[rows], beta[columns] = _finite(f), _finite(g)
     rounded = a.dtype != np.float64 or ROUNDING / epsilon > 0.1 * tol
     if rounded or reason != kernels.DONE:
         near = alpha[rows].astype(np.float64), beta[columns].astype(np.float64)
@@ -56,6 +57,10 @@ def _solved(
         if status == OTStatus.CONVERGED and error > tol:
             status = OTStatus.STALLED
     return alpha, beta, (float(steps), error, float(status))
+
+
+def _finite(potential: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(potential), potential, 0.0)
 
 
 def entropic_potentials_points(
@@ -82,7 +87,7 @@ def entropic_potentials_points(
         )
         masses = a[index][rows].astype(np.float64), b[index][columns].astype(np.float64)
         f, g = np.empty(len(masses[0])), np.empty(len(masses[1]))
-        steps, error, reason = kernels.solve_clouds(
+        steps, error, reason = solve_clouds(
             *points, *masses, strength, unit, float(p), tol, max_iter, f, g
         )
         alpha[index][rows], beta[index][columns] = strength * f, strength * g

@@ -38,8 +38,6 @@ DIRECT, FIRST_EPSILON, EPSILON_STEP, STAGE_ERROR = 500.0, 0.5, 0.25, 0.05
 DIRECT_PATIENCE, STAGE_PATIENCE = 400, 30
 # A row whose largest exponent lies below this has vanished.
 LIFTED = 300.0
-# By how much potentials are raised, in units of epsilon, while nothing is seen of their row or column.
-SHOWING = 600.0
 # Newton steps without progress after which it gives up.
 PATIENCE = 20
 
@@ -138,7 +136,7 @@ def _gathered(k: np.ndarray, i: int, c: np.ndarray, total: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, forceinline=True, fastmath={"contract"})
-def _relaxed(x: float, found: float, wanted: float, theta: float) -> float:
+def relaxed(x: float, found: float, wanted: float, theta: float) -> float:
     """``x (wanted / found)^(1 + theta)``, the power theta by the nearest bilinear function: bounded and positive."""
     p = (1.0 + theta) * wanted + (1.0 - theta) * found
     q = (1.0 - theta) * wanted + (1.0 + theta) * found
@@ -147,7 +145,13 @@ def _relaxed(x: float, found: float, wanted: float, theta: float) -> float:
 
 @numba.njit(cache=True)
 def _sweep_rows(
-    k: np.ndarray, a: np.ndarray, u: np.ndarray, v: np.ndarray, theta: float, rows: np.ndarray, total: np.ndarray
+    k: np.ndarray,
+    a: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    theta: float,
+    rows: np.ndarray,
+    total: np.ndarray,
 ) -> float:
     """Relaxed update of u for v, and ``total = K^T u``; the error that the rows had, infinite if one vanished."""
     m = k.shape[0]
@@ -161,7 +165,7 @@ def _sweep_rows(
             found = u[r] * s[r]
             error += abs(found - a[r])
             if s[r] > 0.0:
-                u[r] = _relaxed(u[r], found, a[r], theta)
+                u[r] = relaxed(u[r], found, a[r], theta)
             else:
                 error = np.inf
         _gathered(k, i, u, total)
@@ -173,7 +177,7 @@ def _sweep_columns(b: np.ndarray, v: np.ndarray, theta: float, total: np.ndarray
     """Relaxed update of v for ``total = K^T u``; the error that the columns have after it."""
     error = 0.0
     for j in range(len(b)):
-        v[j] = _relaxed(v[j], v[j] * total[j], b[j], theta)
+        v[j] = relaxed(v[j], v[j] * total[j], b[j], theta)
         error += abs(v[j] * total[j] - b[j])
     return error
 
@@ -188,12 +192,23 @@ def _strays(x: np.ndarray, limit: float) -> bool:
 
 
 @numba.njit(cache=True)
-def _better(theta: float, rate: float) -> float:
+def better(theta: float, rate: float) -> float:
     """Relaxation that is best for the rate of plain sweeps which ``rate``, observed under ``theta``, points to."""
     plain = (rate + theta) ** 2 / (rate * (1.0 + theta) ** 2) if rate > theta else 0.0
     if not 0.0 < plain < 1.0:
         return 0.0 if rate >= 1.0 else theta
     return min(2.0 / (1.0 + math.sqrt(1.0 - plain)) - 1.0, MOST_RELAXATION)
+
+
+@numba.njit(cache=True)
+def _fit_columns(
+    k: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray, total: np.ndarray
+) -> None:
+    """The v with which the columns are exact for u."""
+    total[:] = 0.0
+    for i in range(0, k.shape[0], ROWS):
+        _gathered(k, i, u, total)
+    v[:] = b / total
 
 
 @numba.njit(cache=True)
@@ -213,6 +228,7 @@ def scale(
     total = columns[0]
     theta, column_error, before = 0.0, 0.0, np.inf
     error = np.inf
+    _fit_columns(k, b, u, v, total)
     for count in range(steps):
         row_error = _sweep_rows(k, a, u, v, theta, rows, total)
         error = row_error + column_error
@@ -220,14 +236,14 @@ def scale(
             u[:] = rows[1]
             return count, error, DONE
         if error == np.inf:
-            return count, error, VANISHED
+            return count + 1, error, VANISHED
         column_error = _sweep_columns(b, v, theta, total)
         if _strays(u, SCALING_LIMIT) or _strays(v, SCALING_LIMIT):
             return count + 1, error, STRAYED
         if count % WINDOW == WINDOW - 1:
             rate = (error / before) ** (1.0 / WINDOW)
             if before < np.inf:
-                theta = _better(theta, rate)
+                theta = better(theta, rate)
                 pace = max(rate, theta) if theta > 0.0 else rate
                 if pace >= 1.0 or math.log(tol / error) < patience * math.log(pace):
                     _sweep_columns(b, v, 0.0, total)
@@ -259,7 +275,13 @@ def _start(
 
 @numba.njit(cache=True)
 def _schur_pass(
-    k: np.ndarray, u: np.ndarray, p: np.ndarray, w: np.ndarray, rows: np.ndarray, q: np.ndarray, total: np.ndarray
+    k: np.ndarray,
+    u: np.ndarray,
+    p: np.ndarray,
+    w: np.ndarray,
+    rows: np.ndarray,
+    q: np.ndarray,
+    total: np.ndarray,
 ) -> float:
     """``q = S p`` for ``S = R - T B^-1 T^T`` where ``w = B^-1 V^2 K^T U p``; ``total = K^T U R^-1 q``; ``<p, q>``."""
     m = k.shape[0]
@@ -278,7 +300,13 @@ def _schur_pass(
 
 @numba.njit(cache=True)
 def _solve_schur(
-    k: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray, accuracy: float, rows: np.ndarray, columns: np.ndarray
+    k: np.ndarray,
+    b: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    accuracy: float,
+    rows: np.ndarray,
+    columns: np.ndarray,
 ) -> int:
     """Newton step (x, y) into rows[5], columns[3], by conjugate gradients with one pass each; the number of passes."""
     sums, lack, z, p, x, q = rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
@@ -325,7 +353,7 @@ def newton(
     """Newton steps from (u, v) with exact columns: ``(steps, error, reason)``."""
     m = k.shape[0]
     total, x, y = columns[0], rows[5], columns[3]
-    lack, ahead = rows[2], rows[6]
+    ahead = rows[6]
     beside = columns[1]
     least, waiting = np.inf, 0
     error = np.inf
@@ -384,14 +412,6 @@ def _lift(cost: np.ndarray, e: float, f: np.ndarray, g: np.ndarray) -> bool:
 
 
 @numba.njit(cache=True)
-def _fit_columns(k: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray, total: np.ndarray) -> None:
-    total[:] = 0.0
-    for i in range(0, k.shape[0], ROWS):
-        _gathered(k, i, u, total)
-    v[:] = b / total
-
-
-@numba.njit(cache=True)
 def _stage(
     cost: np.ndarray,
     a: np.ndarray,
@@ -412,7 +432,6 @@ def _stage(
     if not np.all(np.isfinite(g)):
         return 0, np.inf, VANISHED
     fill(cost, f, g, e, k)
-    _fit_columns(k, b, u, v, columns[0])
     taken, error, reason, patient = 0, np.inf, OUT, True
     while taken < steps:
         if patient:
@@ -420,7 +439,7 @@ def _stage(
         else:
             done, error, reason = newton(k, a, b, u, v, tol, steps - taken, rows, columns)
         taken += done
-        if reason == DONE or reason == STUCK:
+        if reason in (DONE, STUCK):
             break
         patient = patient and reason != SLOW
         if reason != SLOW or _strays(u, NEWTON_LIMIT) or _strays(v, NEWTON_LIMIT):
@@ -465,7 +484,9 @@ def solve(
 
 
 @numba.njit(cache=True)
-def departure(cost: np.ndarray, a: np.ndarray, b: np.ndarray, e: float, f: np.ndarray, g: np.ndarray) -> float:
+def departure(
+    cost: np.ndarray, a: np.ndarray, b: np.ndarray, e: float, f: np.ndarray, g: np.ndarray
+) -> float:
     """L1 error of both marginals at these potentials."""
     n = cost.shape[1]
     row, columns = np.empty((1, n)), np.zeros(n)
@@ -479,9 +500,18 @@ def departure(cost: np.ndarray, a: np.ndarray, b: np.ndarray, e: float, f: np.nd
 
 @numba.njit(cache=True)
 def is_infeasible(
-    cost: np.ndarray, a: np.ndarray, b: np.ndarray, e: float, f: np.ndarray, g: np.ndarray, k: np.ndarray
+    cost: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    e: float,
+    f: np.ndarray,
+    g: np.ndarray,
+    k: np.ndarray,
 ) -> bool:
-    """Whether the next sweep is a direction in which the dual grows for ever, so that no plan has the marginals."""
+    """Whether a sweep is a direction in which the dual grows for ever, so that no plan has the marginals.
+
+    Makes the columns exact first, by g.
+    """
     least_reduced(cost, f, g)
     if not np.all(np.isfinite(g)):
         return True
@@ -490,6 +520,7 @@ def is_infeasible(
     fill(cost, f, g, e, k)
     _fit_columns(k, b, u, v, total)
     before = v.copy()
+    g += e * np.log(v)
     for i in range(0, m, ROWS):
         _products(k, i, v, s)
     for i in range(m):
@@ -505,127 +536,3 @@ def is_infeasible(
                 most = max(most, x[i] + y[j])
     noise = 1e-13 * (1.0 + (np.max(np.abs(f)) + np.max(np.abs(g))) / e)
     return np.dot(a, x) + np.dot(b, y) > most + noise
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _cost_row(x: np.ndarray, y: np.ndarray, p: float, scale: float, row: np.ndarray) -> None:
-    """``scale |x - y_j|^p`` for the points y (d, n)."""
-    row[:] = 0.0
-    for c in range(len(x)):
-        xc, yc = x[c], y[c]
-        for j in range(len(row)):
-            gap = xc - yc[j]
-            row[j] += gap * gap
-    if p == 2.0:
-        for j in range(len(row)):
-            row[j] *= scale
-    elif p == 1.0:
-        for j in range(len(row)):
-            row[j] = math.sqrt(row[j]) * scale
-    else:
-        for j in range(len(row)):
-            row[j] = row[j] ** (0.5 * p) * scale
-
-
-@numba.njit(cache=True, fastmath=FAST)
-def _exponentials(f: float, g: np.ndarray, row: np.ndarray) -> float:
-    """``row <- exp(f + g - row)`` and its sum."""
-    total = 0.0
-    for j in range(len(row)):
-        row[j] = exponential((f + g[j]) - row[j])
-        total += row[j]
-    return total
-
-
-@numba.njit(cache=True, fastmath=FAST)
-def _add(c: float, row: np.ndarray, total: np.ndarray) -> None:
-    for j in range(len(row)):
-        total[j] += c * row[j]
-
-
-@numba.njit(cache=True)
-def _cloud_rows(
-    x: np.ndarray,
-    y: np.ndarray,
-    a: np.ndarray,
-    p: float,
-    scale: float,
-    theta: float,
-    f: np.ndarray,
-    g: np.ndarray,
-    row: np.ndarray,
-    total: np.ndarray,
-) -> float:
-    """Relaxed update of f (in units of epsilon, as g and ``scale``), sums of the columns; the error of the rows."""
-    total[:] = 0.0
-    error = 0.0
-    for i in range(len(a)):
-        _cost_row(x[i], y, p, scale, row)
-        found = _exponentials(f[i], g, row)
-        error += abs(found - a[i])
-        if found > 0.0:
-            factor = _relaxed(1.0, found, a[i], theta)
-            f[i] += math.log(factor)
-            _add(factor, row, total)
-        else:
-            f[i] += SHOWING
-            error = np.inf
-    return error
-
-
-@numba.njit(cache=True)
-def _cloud_columns(b: np.ndarray, theta: float, g: np.ndarray, total: np.ndarray) -> float:
-    """Relaxed update of g for sums of the columns; the error that these have after it."""
-    error = 0.0
-    for j in range(len(b)):
-        if total[j] > 0.0:
-            factor = _relaxed(1.0, total[j], b[j], theta)
-            g[j] += math.log(factor)
-            error += abs(factor * total[j] - b[j])
-        else:
-            g[j] += SHOWING
-            error = np.inf
-    return error
-
-
-@numba.njit(cache=True)
-def solve_clouds(
-    x: np.ndarray,
-    y: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    epsilon: float,
-    scale: float,
-    p: float,
-    tol: float,
-    max_iter: int,
-    f: np.ndarray,
-    g: np.ndarray,
-) -> tuple[int, float, int]:
-    """Potentials f, g in units of epsilon for points x (m, d) and y (d, n): ``(sweeps, error, reason)``."""
-    row, total, old = np.empty(len(b)), np.empty(len(b)), np.empty(len(a))
-    e = max(epsilon, FIRST_EPSILON)
-    log_a, log_b = np.log(a), np.log(b)
-    f[:], g[:] = log_a, log_b
-    theta, age, error, before, column_error = 0.0, 0, np.inf, np.inf, np.inf
-    for count in range(max_iter):
-        old[:] = f
-        error = column_error + _cloud_rows(x, y, a, p, scale / e, theta, f, g, row, total)
-        last = e == epsilon
-        if error <= (tol if last else STAGE_ERROR):
-            f[:] = old
-            if last:
-                return count, error, DONE
-            new = max(epsilon, EPSILON_STEP * e)
-            f[:] = log_a + (f - log_a) * (e / new)
-            g[:] = log_b + (g - log_b) * (e / new)
-            e = new
-            theta, age, before, column_error = 0.0, 0, np.inf, np.inf
-            continue
-        column_error = _cloud_columns(b, theta, g, total)
-        age += 1
-        if age % WINDOW == 0:
-            if before < np.inf and error < np.inf:
-                theta = _better(theta, (error / before) ** (1.0 / WINDOW))
-            before = error
-    return max_iter, error, OUT

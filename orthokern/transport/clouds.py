@@ -14,7 +14,15 @@ from .._core.errors import UnsupportedError
 from .._core.loop import iterate
 from .._core.namespace import is_traced, namespace
 from .canonical import OTStatus
-from .sinkhorn import EPSILON_STEP, FIRST_EPSILON, RUNNING, STAGE_ERROR, logarithm, packed_stats
+from .sinkhorn import (
+    EPSILON_STEP,
+    FIRST_EPSILON,
+    RUNNING,
+    STAGE_ERROR,
+    kept,
+    logarithm,
+    packed_stats,
+)
 
 # Numbers in the temporaries of a block.
 BLOCK = 2**21
@@ -66,7 +74,7 @@ def entropic_potentials_points(
     clouds = Clouds(Side(x, a, logarithm(a)), Side(y, b, logarithm(b)), scale, p)
     if tol is None:
         f, g, stats = _fixed(clouds, epsilon, max_iter)
-    elif is_traced(x):
+    elif any(map(is_traced, (x, y, a, b, epsilon, scale))):
         message = (
             "entropic transport: a tolerance needs concrete values, which a traced call (jit, vmap, compile) does "
             "not have; pass tol=None and max_iter=..."
@@ -137,8 +145,10 @@ def _error(c: Clouds, f: Any, g: Any, e: Any) -> Any:
 
 
 class _State(NamedTuple):
-    """Potentials, epsilon of the stage (..., 1, 1), then per problem: relaxation, error, that of the columns, of the
-    last look, steps of the stage, steps, status.
+    """Potentials, the epsilon of the stage (..., 1, 1), and figures of each problem.
+
+    These are the relaxation, the error, that of the columns alone, the one at the last look, sweeps of this stage,
+    sweeps in all, status.
     """
 
     f: Any
@@ -168,16 +178,23 @@ def _to_tolerance(c: Clouds, epsilon: Any, tol: float, max_iter: int) -> tuple[A
         done=lambda s: xp.all(s[-1] != RUNNING),
         max_steps=max_iter,
     )
-    end = _State(*found)
-    status = xp.where(
-        end.status == RUNNING, xp.full_like(none, float(OTStatus.MAX_ITER)), end.status
+    return _ended(c, epsilon, _State(*found))
+
+
+def _ended(c: Clouds, epsilon: Any, s: _State) -> tuple[Any, Any, Any]:
+    """The result of a loop; where it has not converged, after one more sweep and with the error of that."""
+    xp = namespace(epsilon)
+    converged = s.status == float(OTStatus.CONVERGED)
+    if bool(xp.all(converged)):
+        return s.f, s.g, packed_stats(s.steps, s.error, s.status)
+    f = _rows_from(c, s.g, epsilon)
+    g = _rows_from(c.turned(), f, epsilon)
+    error = _error(c, f, g, epsilon)
+    status = xp.full_like(error, float(OTStatus.MAX_ITER))
+    f, g, error, status = (
+        kept(converged, x, y) for x, y in ((s.f, f), (s.g, g), (s.error, error), (s.status, status))
     )
-    error = end.error
-    if not bool(xp.all(status == float(OTStatus.CONVERGED))):
-        error = xp.where(
-            status == float(OTStatus.CONVERGED), error, _error(c, end.f, end.g, epsilon)
-        )
-    return end.f, end.g, packed_stats(end.steps, error, status)
+    return f, g, packed_stats(s.steps, error, status)
 
 
 def _advanced(c: Clouds, epsilon: Any, tol: float, s: _State) -> _State:
@@ -211,13 +228,8 @@ def _advanced(c: Clouds, epsilon: Any, tol: float, s: _State) -> _State:
     )
     running = s.status == RUNNING
     moving = running & ~settled
-    kept = [moving, moving, running, *[running] * 7]
-    return _State(*(_where(k, x, y) for k, x, y in zip(kept, new, s, strict=True)))
-
-
-def _where(mask: Any, new: Any, old: Any) -> Any:
-    xp = namespace(new)
-    return xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (new.ndim - mask.ndim))), new, old)
+    masks = [moving, moving, *[running] * 8]
+    return _State(*(kept(mask, x, y) for mask, x, y in zip(masks, new, s, strict=True)))
 
 
 def _looked(s: _State, error: Any) -> tuple[Any, Any]:

@@ -237,7 +237,7 @@ def logarithm(masses: Any) -> Any:
 def _solved(p: Problem, epsilon: Any, tol: float | None, max_iter: int) -> tuple[Any, Any, Any]:
     if tol is None:
         return _fixed(p, epsilon, max_iter)
-    if is_traced(p.cost):
+    if any(map(is_traced, (p.a, p.b, p.cost, epsilon))):
         message = (
             "entropic transport: a tolerance needs concrete values, which a traced call (jit, vmap, compile) does "
             "not have; pass tol=None and max_iter=..."
@@ -302,12 +302,11 @@ def _measured(p: Problem, f: Any, g: Any, e: Any) -> _Marginals:
     plan = xp.exp(_exponents(p, f, g, e))
     rows, columns = xp.sum(plan, axis=-1), xp.sum(plan, axis=-2)
     row_lack = _wanted(p.a, f, p.rigidity) - rows
-    return _Marginals(
-        plan, rows, columns, row_lack, _wanted(p.b, g, p.rigidity) - columns
-    )
+    return _Marginals(plan, rows, columns, row_lack, _wanted(p.b, g, p.rigidity) - columns)
 
 
 def packed_stats(iterations: Any, error: Any, status: Any) -> Any:
+    """The figures of an engine as one array (..., 3) without derivative."""
     return constant(namespace(error).stack([iterations, error, status], axis=-1))
 
 
@@ -342,8 +341,7 @@ def _to_tolerance(p: Problem, epsilon: Any, tol: float, max_iter: int) -> tuple[
     none = xp.zeros_like(epsilon[..., 0, 0])
     endless = xp.full_like(none, float("inf"))
     start = xp.maximum(epsilon, xp.full_like(epsilon, FIRST_EPSILON))
-    status = xp.where(_stranded(p), float(OTStatus.INFEASIBLE), RUNNING)
-    status = xp.astype(status, none.dtype)
+    status = xp.where(_stranded(p), float(OTStatus.INFEASIBLE), RUNNING + none)
     state = _State(
         xp.zeros_like(p.a), xp.zeros_like(p.b), start, endless, endless, none, none, status
     )
@@ -353,15 +351,23 @@ def _to_tolerance(p: Problem, epsilon: Any, tol: float, max_iter: int) -> tuple[
         done=lambda s: xp.all(s[-1] != RUNNING),
         max_steps=max_iter,
     )
-    f, g, _, error, _, _, steps, status = found
-    error = xp.where(xp.isfinite(error), error, _measured(p, f, g, epsilon).error)
-    status = xp.where(status == RUNNING, float(OTStatus.MAX_ITER), status)
-    status = xp.where(
-        (status == float(OTStatus.CONVERGED)) | ~_is_infeasible(p, f, g, epsilon),
-        status,
-        float(OTStatus.INFEASIBLE),
+    return _ended(p, epsilon, _State(*found))
+
+
+def _ended(p: Problem, epsilon: Any, s: _State) -> tuple[Any, Any, Any]:
+    """The result of a loop; where it has not converged, columns are made exact and the marginals looked at again."""
+    xp = namespace(s.error)
+    converged = s.status == float(OTStatus.CONVERGED)
+    if bool(xp.all(converged)):
+        return s.f, s.g, packed_stats(s.steps, s.error, s.status)
+    f, g = _swept(p, s.g, epsilon)
+    status = xp.where(s.status == RUNNING, float(OTStatus.MAX_ITER), s.status)
+    status = xp.where(_is_infeasible(p, f, g, epsilon), float(OTStatus.INFEASIBLE), status)
+    error = _measured(p, f, g, epsilon).error
+    f, g, error, status = (
+        kept(converged, x, y) for x, y in ((s.f, f), (s.g, g), (s.error, error), (s.status, status))
     )
-    return f, g, packed_stats(steps, error, xp.astype(status, error.dtype))
+    return f, g, packed_stats(s.steps, error, status)
 
 
 def _stranded(p: Problem) -> Any:
@@ -407,9 +413,7 @@ def _advanced(p: Problem, epsilon: Any, tol: float, s: _State) -> _State:
     if bool(xp.any(slow)):
         x, y = _ascended(p, f, g, s.e, now, slow)
         f, g = f + s.e[..., 0] * x, g + s.e[..., 0] * y
-    e = xp.where(
-        onward[..., None, None], xp.maximum(epsilon, EPSILON_STEP * s.e), s.e
-    )
+    e = xp.where(onward[..., None, None], xp.maximum(epsilon, EPSILON_STEP * s.e), s.e)
     fresh = xp.full_like(error, float("inf"))
     new = _State(
         f,
@@ -421,13 +425,13 @@ def _advanced(p: Problem, epsilon: Any, tol: float, s: _State) -> _State:
         s.steps + 1,
         xp.astype(status, error.dtype),
     )
-    return _State(*(_kept(running, x, y) for x, y in zip(new, s, strict=True)))
+    return _State(*(kept(running, x, y) for x, y in zip(new, s, strict=True)))
 
 
-def _kept(running: Any, new: Any, old: Any) -> Any:
-    """The new values of members that are still running."""
+def kept(mask: Any, new: Any, old: Any) -> Any:
+    """The new values of the members in ``mask``."""
     xp = namespace(new)
-    return xp.where(xp.reshape(running, (*running.shape, *(1,) * (new.ndim - running.ndim))), new, old)
+    return xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (new.ndim - mask.ndim))), new, old)
 
 
 def _ascended(p: Problem, f: Any, g: Any, e: Any, now: _Marginals, wanted: Any) -> tuple[Any, Any]:
@@ -441,9 +445,7 @@ def _ascended(p: Problem, f: Any, g: Any, e: Any, now: _Marginals, wanted: Any) 
     height = _dual(p, f, g, e, xp.sum(now.rows, axis=-1))
     slack = 64 * rounding(f) * (1 + xp.abs(height))
     for _ in range(HALVINGS):
-        ahead, beside = (
-            z + strength * step[..., None] * d for z, d in ((f, x), (g, y))
-        )
+        ahead, beside = (z + strength * step[..., None] * d for z, d in ((f, x), (g, y)))
         mass = xp.sum(xp.exp(_exponents(p, ahead, beside, e)), axis=(-2, -1))
         enough = _dual(p, ahead, beside, e, mass) >= height + ASCENT * step * slope - slack
         if bool(xp.all(enough)):
@@ -483,6 +485,7 @@ def _newton_step(p: Problem, f: Any, g: Any, e: Any, now: _Marginals) -> tuple[A
     schur = ridge * identity_like(product) - product
     lack = now.row_lack / root - _times(t, now.column_lack / columns)
     z = xp.linalg.solve(schur, lack[..., None])[..., 0]
+    z = xp.where(xp.isfinite(z), z, xp.zeros_like(z))
     return z / root, (now.column_lack - _times(adjoint(t), z)) / columns
 
 

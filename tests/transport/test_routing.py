@@ -109,7 +109,9 @@ def test_scores_that_mean_nothing_stay_with_their_member(rng):
 
 def test_half_precision_is_computed_in_single(rng):
     scores = rng.standard_normal((12, 3)).astype(np.float16)
-    found, exact = (sinkhorn_route(x, capacity=4, n_iter=5) for x in (scores, scores.astype(np.float32)))
+    found, exact = (
+        sinkhorn_route(x, capacity=4, n_iter=5) for x in (scores, scores.astype(np.float32))
+    )
     assert found.weights.dtype == np.float16
     assert found.info.load.dtype == np.float32
     np.testing.assert_array_equal(found.tokens, exact.tokens)
@@ -171,7 +173,10 @@ def test_torch_transforms_and_derivatives(rng):
 
     scores = torch.tensor(rng.standard_normal((3, 6, 2)))
     expected = weights_of(scores)
-    for function in (torch.compile(weights_of, fullgraph=True, backend="eager"), torch.vmap(weights_of)):
+    for function in (
+        torch.compile(weights_of, fullgraph=True, backend="eager"),
+        torch.vmap(weights_of),
+    ):
         torch.testing.assert_close(function(scores), expected, rtol=1e-12, atol=1e-12)
     scores[0, 3, 1] = -torch.inf
     weights_of(scores.requires_grad_(True)).sum().backward()

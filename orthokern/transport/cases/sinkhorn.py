@@ -64,18 +64,14 @@ def _unbalanced_residuals(
     return _judged(_departure(plan, *wanted), stats, epsilon, options, eps)
 
 
-def _cloud_residuals(
-    arrays: Arrays, out: Any, options: Options, eps: float
-) -> dict[str, Residual]:
+def _cloud_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
     x, y, a, b, epsilon, scale = arrays
     distance = np.sqrt(((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1))
     plan = _density(*out[:2], distance ** options["p"] * scale, epsilon)
     return _judged(_departure(plan, a, b), out[2], epsilon, options, eps)
 
 
-def _route_residuals(
-    arrays: Arrays, out: Any, options: Options, eps: float
-) -> dict[str, Residual]:
+def _route_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
     """The assignment by sweeps in the scaling form, and that no token left out has more of it than one taken."""
     (scores,), (tokens, weights) = arrays, out
     strength = options.get("epsilon", 1.0)
@@ -102,9 +98,7 @@ def _masses(g: np.random.Generator, n: int, batch: tuple[int, ...] = ()) -> np.n
     return masses
 
 
-def _problem(
-    m: int, n: int, epsilons: tuple[float, ...], g: np.random.Generator
-) -> Arrays:
+def _problem(m: int, n: int, epsilons: tuple[float, ...], g: np.random.Generator) -> Arrays:
     """One problem of two clouds in the plane for each epsilon."""
     batch = (len(epsilons),)
     x, y = g.standard_normal((*batch, m, 2)), g.standard_normal((*batch, n, 2))
@@ -136,14 +130,27 @@ def _colours(g: np.random.Generator) -> Arrays:
 def _unbalanced(g: np.random.Generator) -> Arrays:
     """Prices from almost none to one that forces the marginals."""
     a, b, cost, epsilon = _problem(10, 7, (0.05, 0.2, 0.01), g)
-    return a, b * np.array([[0.5], [2.0], [1.0]]), cost, epsilon, np.array([0.1, 1.0, 50.0])[:, None, None]
+    return (
+        a,
+        b * np.array([[0.5], [2.0], [1.0]]),
+        cost,
+        epsilon,
+        np.array([0.1, 1.0, 50.0])[:, None, None],
+    )
 
 
 def _clouds(m: int, n: int, d: int, p: float, g: np.random.Generator) -> Arrays:
     x, y = g.standard_normal((2, m, d)), g.standard_normal((2, n, d)) + 0.5
     distance = np.sqrt(((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1))
     scale = 1 / (distance**p).max((-2, -1), keepdims=True)
-    return x, y, _masses(g, m, (2,)), _masses(g, n, (2,)), np.array([0.05, 0.5])[:, None, None], scale
+    return (
+        x,
+        y,
+        _masses(g, m, (2,)),
+        _masses(g, n, (2,)),
+        np.array([0.05, 0.5])[:, None, None],
+        scale,
+    )
 
 
 def _scores(*shape: int) -> Callable[[np.random.Generator], Arrays]:
