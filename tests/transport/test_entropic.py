@@ -24,9 +24,7 @@ MAX_ITER = 5000
 
 def solved(a, b, cost, epsilon, *, tol=1e-9, max_iter=MAX_ITER, backend=None):
     """Plan and figures on NumPy arrays."""
-    lifted = np.broadcast_to(np.reshape(epsilon, (-1, 1, 1)), (*cost.shape[:-2], 1, 1)).astype(
-        cost.dtype
-    )
+    lifted = np.full((*cost.shape[:-2], 1, 1), epsilon, cost.dtype)
     with orthokern.use_backend(backend):
         alpha, beta, stats = entropic_potentials(a, b, cost, lifted, tol=tol, max_iter=max_iter)
     return plan_of(alpha, beta, cost, lifted), stats
