@@ -31,7 +31,9 @@ DONE, OUT, STUCK, STRAYED, SLOW, VANISHED = range(6)
 WINDOW, MOST_RELAXATION = 10, 0.95
 # Where scalings beyond these are absorbed into the potentials.
 SCALING_LIMIT, NEWTON_LIMIT = 1e80, 1e13
-RIDGE, MOST_PASSES, REACH, HALVINGS, ASCENT, SLACK = 1.0 + 1e-13, 300, 2.0, 12, 1e-4, 1e-14
+RIDGE, MOST_PASSES, ASCENT, SLACK = 1.0 + 1e-13, 300, 1e-4, 1e-14
+# Newton steps move no logarithm of a scaling by more than REACH, but where longer ones pay, up to LEAP.
+REACH, LEAP, HALVINGS = 2.0, 200.0, 12
 # Continuation in epsilon below 1 / DIRECT: from the first value, a quarter at a time, each stage to this error.
 DIRECT, FIRST_EPSILON, EPSILON_STEP, STAGE_ERROR = 500.0, 0.5, 0.25, 0.05
 # Sweeps that may seem to be left before Newton steps take over.
@@ -339,6 +341,62 @@ def _solve_schur(
 
 
 @numba.njit(cache=True)
+def _rise(
+    k: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    step: float,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> float:
+    """What the dual gains, in units of epsilon, by this step; the new u into rows[6], ``K^T u`` into columns[0]."""
+    x, y, ahead, total = rows[5], columns[3], rows[6], columns[0]
+    ahead[:] = u * np.exp(step * x)
+    total[:] = 0.0
+    for i in range(0, k.shape[0], ROWS):
+        _gathered(k, i, ahead, total)
+    mass = np.dot(v * np.exp(step * y), total)
+    return step * (np.dot(a, x) + np.dot(b, y)) - (mass - np.sum(rows[1]))
+
+
+@numba.njit(cache=True)
+def _ascend(
+    k: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> bool:
+    """Update of u by the Newton step and of v for it; whether the step was a long one.
+
+    Groups of bins between which almost nothing flows have to be shifted by many epsilon before anything does. Along
+    such a shift the dual is almost linear, so that the step grows as long as it rises like that.
+    """
+    x, y = rows[5], columns[3]
+    slope = np.dot(a - rows[1], x)
+    size = max(np.max(np.abs(x)), np.max(np.abs(y)))
+    long = size > REACH
+    step = REACH / size if long else 1.0
+    for _ in range(HALVINGS):
+        if _rise(k, a, b, u, v, step, rows, columns) >= ASCENT * step * slope - SLACK:
+            break
+        step *= 0.5
+        long = False
+    while long and 2.0 * step <= min(1.0, LEAP / size):
+        if not _rise(k, a, b, u, v, 2.0 * step, rows, columns) >= step * slope:
+            _rise(k, a, b, u, v, step, rows, columns)
+            break
+        step *= 2.0
+    u[:] = rows[6]
+    v[:] = b / columns[0]
+    return long
+
+
+@numba.njit(cache=True)
 def newton(
     k: np.ndarray,
     a: np.ndarray,
@@ -351,39 +409,19 @@ def newton(
     columns: np.ndarray,
 ) -> tuple[int, float, int]:
     """Newton steps from (u, v) with exact columns: ``(steps, error, reason)``."""
-    m = k.shape[0]
-    total, x, y = columns[0], rows[5], columns[3]
-    ahead = rows[6]
-    beside = columns[1]
-    least, waiting = np.inf, 0
-    error = np.inf
+    least, waiting, error = np.inf, 0, np.inf
     for count in range(steps):
-        error = _start(k, a, u, v, rows, total)
+        error = _start(k, a, u, v, rows, columns[0])
         if error <= tol:
             return count, error, DONE
         waiting = 0 if error < 0.9 * least else waiting + 1
         least = min(least, error)
         if waiting > PATIENCE:
             return count, error, STUCK
-        slope = 0.0
         accuracy = max(1e-3, min(0.1, 0.3 * math.sqrt(error)))
         _solve_schur(k, b, u, v, accuracy, rows, columns)
-        height = np.sum(rows[1])
-        slope = np.dot(a - rows[1], x)
-        step = min(1.0, REACH / max(np.max(np.abs(x)), np.max(np.abs(y))))
-        for _ in range(HALVINGS):
-            ahead[:] = u * np.exp(step * x)
-            beside[:] = v * np.exp(step * y)
-            total[:] = 0.0
-            for i in range(0, m, ROWS):
-                _gathered(k, i, ahead, total)
-            mass = np.dot(beside, total)
-            rise = step * (np.dot(a, x) + np.dot(b, y)) - (mass - height)
-            if rise >= ASCENT * step * slope - SLACK:
-                break
-            step *= 0.5
-        u[:] = ahead
-        v[:] = b / total
+        if _ascend(k, a, b, u, v, rows, columns):
+            waiting = 0
         if _strays(u, NEWTON_LIMIT) or _strays(v, NEWTON_LIMIT):
             return count + 1, error, STRAYED
     return steps, error, OUT
@@ -445,6 +483,10 @@ def _stage(
         if reason != SLOW or _strays(u, NEWTON_LIMIT) or _strays(v, NEWTON_LIMIT):
             _absorb(e, f, g, u, v)
             if reason == VANISHED and not _lift(cost, e, f, g):
+                break
+            # No plan costs more than 1: a dual beyond that is one without bound.
+            if np.dot(a, f) + np.dot(b, g) > 1.0 + 2.0 * e:
+                reason = STUCK
                 break
             fill(cost, f, g, e, k)
     _absorb(e, f, g, u, v)

@@ -13,10 +13,12 @@ from .._core.dispatch import op
 from .._core.errors import UnsupportedError
 from .._core.loop import iterate
 from .._core.namespace import is_traced, namespace
-from .canonical import OTStatus
 from .sinkhorn import (
+    CONVERGED,
     EPSILON_STEP,
     FIRST_EPSILON,
+    FIXED,
+    MAX_ITER,
     RUNNING,
     STAGE_ERROR,
     kept,
@@ -136,7 +138,7 @@ def _fixed(c: Clouds, epsilon: Any, steps: int) -> tuple[Any, Any, Any]:
         g = _rows_from(c.turned(), f, epsilon)
     error = _error(c, constant(f), constant(g), constant(epsilon))
     one = xp.ones_like(error)
-    return f, g, packed_stats(float(steps) * one, error, float(OTStatus.FIXED) * one)
+    return f, g, packed_stats(float(steps) * one, error, FIXED * one)
 
 
 def _error(c: Clouds, f: Any, g: Any, e: Any) -> Any:
@@ -184,13 +186,13 @@ def _to_tolerance(c: Clouds, epsilon: Any, tol: float, max_iter: int) -> tuple[A
 def _ended(c: Clouds, epsilon: Any, s: _State) -> tuple[Any, Any, Any]:
     """The result of a loop; where it has not converged, after one more sweep and with the error of that."""
     xp = namespace(epsilon)
-    converged = s.status == float(OTStatus.CONVERGED)
+    converged = s.status == CONVERGED
     if bool(xp.all(converged)):
         return s.f, s.g, packed_stats(s.steps, s.error, s.status)
     f = _rows_from(c, s.g, epsilon)
     g = _rows_from(c.turned(), f, epsilon)
     error = _error(c, f, g, epsilon)
-    status = xp.full_like(error, float(OTStatus.MAX_ITER))
+    status = xp.full_like(error, MAX_ITER)
     f, g, error, status = (
         kept(converged, x, y) for x, y in ((s.f, f), (s.g, g), (s.error, error), (s.status, status))
     )
@@ -210,7 +212,7 @@ def _advanced(c: Clouds, epsilon: Any, tol: float, s: _State) -> _State:
     g = s.g + over * (best - s.g)
     column_error = _departure(c.columns, g, best, s.e)
     theta, seen = _looked(s, error)
-    status = xp.where(settled & last, xp.full_like(error, float(OTStatus.CONVERGED)), s.status)
+    status = xp.where(settled & last, xp.full_like(error, CONVERGED), s.status)
     onward = settled & ~last
     endless, none = xp.full_like(error, float("inf")), xp.zeros_like(error)
     e = xp.where(onward[..., None, None], xp.maximum(epsilon, EPSILON_STEP * s.e), s.e)

@@ -25,11 +25,14 @@ from .canonical import OTStatus
 FIRST_EPSILON, EPSILON_STEP, STAGE_ERROR = 0.5, 0.25, 0.05
 # A sweep that leaves more than this part of the error is followed by a Newton step.
 SLOW = 0.5
-# Newton steps move no potential by more than this many epsilon.
-REACH, HALVINGS, ASCENT = 2.0, 12, 1e-4
+# Newton steps move no potential by more than this many epsilon, but where longer ones pay.
+REACH, HALVINGS, DOUBLINGS, ASCENT = 2.0, 12, 20, 1e-4
 # Steps without progress after which an engine gives up.
 PATIENCE = 30
-RUNNING = -1.0
+# Codes of a status as numbers: what compiles knows no enumerations.
+RUNNING, CONVERGED = -1.0, float(OTStatus.CONVERGED)
+MAX_ITER, STALLED = float(OTStatus.MAX_ITER), float(OTStatus.STALLED)
+INFEASIBLE, FIXED = float(OTStatus.INFEASIBLE), float(OTStatus.FIXED)
 
 
 class RoutingInfo(NamedTuple, Generic[ArrayT]):
@@ -317,7 +320,7 @@ def _fixed(p: Problem, epsilon: Any, steps: int) -> tuple[Any, Any, Any]:
         f, g = _swept(p, g, epsilon)
     error = _measured(p, constant(f), constant(g), constant(epsilon)).error
     one = xp.ones_like(error)
-    return f, g, packed_stats(float(steps) * one, error, float(OTStatus.FIXED) * one)
+    return f, g, packed_stats(float(steps) * one, error, FIXED * one)
 
 
 class _State(NamedTuple):
@@ -341,7 +344,7 @@ def _to_tolerance(p: Problem, epsilon: Any, tol: float, max_iter: int) -> tuple[
     none = xp.zeros_like(epsilon[..., 0, 0])
     endless = xp.full_like(none, float("inf"))
     start = xp.maximum(epsilon, xp.full_like(epsilon, FIRST_EPSILON))
-    status = xp.where(_stranded(p), float(OTStatus.INFEASIBLE), RUNNING + none)
+    status = xp.where(_stranded(p), INFEASIBLE, RUNNING + none)
     state = _State(
         xp.zeros_like(p.a), xp.zeros_like(p.b), start, endless, endless, none, none, status
     )
@@ -357,12 +360,12 @@ def _to_tolerance(p: Problem, epsilon: Any, tol: float, max_iter: int) -> tuple[
 def _ended(p: Problem, epsilon: Any, s: _State) -> tuple[Any, Any, Any]:
     """The result of a loop; where it has not converged, columns are made exact and the marginals looked at again."""
     xp = namespace(s.error)
-    converged = s.status == float(OTStatus.CONVERGED)
+    converged = s.status == CONVERGED
     if bool(xp.all(converged)):
         return s.f, s.g, packed_stats(s.steps, s.error, s.status)
     f, g = _swept(p, s.g, epsilon)
-    status = xp.where(s.status == RUNNING, float(OTStatus.MAX_ITER), s.status)
-    status = xp.where(_is_infeasible(p, f, g, epsilon), float(OTStatus.INFEASIBLE), status)
+    status = xp.where(s.status == RUNNING, MAX_ITER, s.status)
+    status = xp.where(_is_infeasible(p, f, g, epsilon), INFEASIBLE, status)
     error = _measured(p, f, g, epsilon).error
     f, g, error, status = (
         kept(converged, x, y) for x, y in ((s.f, f), (s.g, g), (s.error, error), (s.status, status))
@@ -395,6 +398,16 @@ def _is_infeasible(p: Problem, f: Any, g: Any, e: Any) -> Any:
     return (_stranded(p) | (gain > xp.clip(most, 0.0, None) + noise)) & balanced
 
 
+def _is_unbounded(p: Problem, f: Any, g: Any, e: Any) -> Any:
+    """Whether the potentials are worth more than any plan costs, which is at most 1."""
+    xp = namespace(f)
+    worth = sum(
+        xp.sum(x * (h + e[..., 0] * log), axis=-1)
+        for x, h, log in ((p.a, f, p.log_a), (p.b, g, p.log_b))
+    )
+    return (worth > 1 + 2 * e[..., 0, 0]) & (p.rigidity[..., 0, 0] == 0)
+
+
 def _advanced(p: Problem, epsilon: Any, tol: float, s: _State) -> _State:
     """One sweep, a Newton step where that was slow, and the next stage where this one is done."""
     xp = namespace(p.cost)
@@ -406,12 +419,13 @@ def _advanced(p: Problem, epsilon: Any, tol: float, s: _State) -> _State:
     waiting = xp.where(error < 0.9 * s.least, xp.zeros_like(error), s.waiting + 1)
     stalled = waiting > PATIENCE
     settled = error <= xp.where(last, xp.full_like(error, tol), xp.full_like(error, STAGE_ERROR))
-    status = xp.where(stalled & last, float(OTStatus.STALLED), s.status)
-    status = xp.where(settled & last, float(OTStatus.CONVERGED), status)
+    status = xp.where(stalled & last, STALLED, s.status)
+    status = xp.where(settled & last, CONVERGED, status)
     onward = (settled | stalled) & ~last
     slow = running & ~settled & ~stalled & (error > SLOW * s.error)
     if bool(xp.any(slow)):
-        x, y = _ascended(p, f, g, s.e, now, slow)
+        x, y, long = _ascended(p, f, g, s.e, now, slow)
+        waiting = xp.where(long & ~_is_unbounded(p, f, g, s.e), xp.zeros_like(waiting), waiting)
         f, g = f + s.e[..., 0] * x, g + s.e[..., 0] * y
     e = xp.where(onward[..., None, None], xp.maximum(epsilon, EPSILON_STEP * s.e), s.e)
     fresh = xp.full_like(error, float("inf"))
@@ -434,24 +448,40 @@ def kept(mask: Any, new: Any, old: Any) -> Any:
     return xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (new.ndim - mask.ndim))), new, old)
 
 
-def _ascended(p: Problem, f: Any, g: Any, e: Any, now: _Marginals, wanted: Any) -> tuple[Any, Any]:
-    """A Newton step (x, y) in units of epsilon, halved until the dual rises enough; 0 where none is wanted."""
+def _ascended(
+    p: Problem, f: Any, g: Any, e: Any, now: _Marginals, wanted: Any
+) -> tuple[Any, Any, Any]:
+    """A Newton step (x, y) in units of epsilon that raises the dual, 0 where none is wanted; whether it is a long one.
+
+    Groups of bins between which almost nothing flows have to be shifted by many epsilon before anything does. Along
+    such a shift the dual is almost linear, so that the step grows as long as it rises like that.
+    """
     xp = namespace(f)
     x, y = _newton_step(p, f, g, e, now)
     size = xp.maximum(xp.max(xp.abs(x), axis=-1), xp.max(xp.abs(y), axis=-1))
-    step = xp.where(wanted, REACH / xp.clip(size, REACH, None), xp.zeros_like(size))
     slope = xp.sum(now.row_lack * x, axis=-1) + xp.sum(now.column_lack * y, axis=-1)
-    strength = e[..., 0]
     height = _dual(p, f, g, e, xp.sum(now.rows, axis=-1))
-    slack = 64 * rounding(f) * (1 + xp.abs(height))
-    for _ in range(HALVINGS):
-        ahead, beside = (z + strength * step[..., None] * d for z, d in ((f, x), (g, y)))
+
+    def rises(step: Any, share: float, slack: Any) -> Any:
+        ahead, beside = (z + e[..., 0] * step[..., None] * d for z, d in ((f, x), (g, y)))
         mass = xp.sum(xp.exp(_exponents(p, ahead, beside, e)), axis=(-2, -1))
-        enough = _dual(p, ahead, beside, e, mass) >= height + ASCENT * step * slope - slack
+        return _dual(p, ahead, beside, e, mass) >= height + share * step * slope - slack
+
+    step = xp.where(wanted, REACH / xp.clip(size, REACH, None), xp.zeros_like(size))
+    slack = 64 * rounding(f) * (1 + xp.abs(height))
+    long = wanted & (size > REACH)
+    for _ in range(HALVINGS):
+        enough = rises(step, ASCENT, slack)
         if bool(xp.all(enough)):
             break
-        step = xp.where(enough, step, step / 2)
-    return step[..., None] * x, step[..., None] * y
+        step, long = xp.where(enough, step, step / 2), long & enough
+    growing = long
+    for _ in range(DOUBLINGS):
+        growing = growing & (2 * step <= 1) & rises(2 * step, 0.5, 0.0)
+        if not bool(xp.any(growing)):
+            break
+        step = xp.where(growing, 2 * step, step)
+    return step[..., None] * x, step[..., None] * y, long
 
 
 def _dual(p: Problem, f: Any, g: Any, e: Any, mass: Any) -> Any:
