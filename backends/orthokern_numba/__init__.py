@@ -110,6 +110,26 @@ def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
     return ksupport_prox(v, lam, k=k)
 
 
+def _no_fixed_sweeps(*arrays: Any, tol: float | None, **static: Any) -> str | None:
+    return "a fixed number of sweeps runs as the array-API body" if tol is None else None
+
+
+@backend.implements("entropic_potentials", when=_no_fixed_sweeps)
+def _entropic_potentials(
+    a: Any, b: Any, cost: Any, epsilon: Any, *, tol: float, max_iter: int
+) -> Any:
+    from .entropic import entropic_potentials
+
+    return entropic_potentials(a, b, cost, epsilon, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("entropic_potentials_points", when=_no_fixed_sweeps)
+def _entropic_potentials_points(*arrays: Any, p: float, tol: float, max_iter: int) -> Any:
+    from .entropic import entropic_potentials_points
+
+    return entropic_potentials_points(*arrays, p=p, tol=tol, max_iter=max_iter)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

@@ -1,0 +1,251 @@
+r"""Entropic transport between clouds of points, whose cost ``|x_i - y_j|^p`` is computed where it is needed.
+
+Plain sweeps with over-relaxation and continuation in epsilon; what is held of the cost is a block of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from .._core.autodiff import constant
+from .._core.dispatch import op
+from .._core.errors import UnsupportedError
+from .._core.loop import iterate
+from .._core.namespace import is_traced, namespace
+from .sinkhorn import (
+    CONVERGED,
+    EPSILON_STEP,
+    FIRST_EPSILON,
+    FIXED,
+    MAX_ITER,
+    RUNNING,
+    STAGE_ERROR,
+    kept,
+    logarithm,
+    packed_stats,
+)
+
+# Numbers in the temporaries of a block.
+BLOCK = 2**21
+# Sweeps between two looks at the rate of convergence; the largest over-relaxation 1 + theta.
+WINDOW, MOST_RELAXATION = 10, 0.9
+
+
+class Side(NamedTuple):
+    """Points (..., n, d), their masses (..., n), the logarithms of these."""
+
+    points: Any
+    masses: Any
+    log_masses: Any
+
+
+class Clouds(NamedTuple):
+    """Two clouds, and the cost ``scale |x - y|^p``."""
+
+    rows: Side
+    columns: Side
+    scale: Any
+    p: float
+
+    def turned(self) -> Clouds:
+        """The same with rows and columns exchanged."""
+        return self._replace(rows=self.columns, columns=self.rows)
+
+
+@op()
+def entropic_potentials_points(
+    x: Any,
+    y: Any,
+    a: Any,
+    b: Any,
+    epsilon: Any,
+    scale: Any,
+    /,
+    *,
+    p: float,
+    tol: float | None,
+    max_iter: int,
+) -> tuple[Any, Any, Any]:
+    """Potentials ``(alpha, beta, stats)`` of entropic transport at the cost ``scale |x_i - y_j|_2^p``.
+
+    ``x`` (..., m, d), ``y`` (..., n, d), masses ``a`` (..., m) and ``b`` (..., n) that sum to 1; ``epsilon`` and
+    ``scale`` (..., 1, 1), the latter such that the cost lies in [0, 1]. Reference and figures are those of
+    ``entropic_potentials``. Memory: O(m + n) and a block of rows of the cost.
+    """
+    clouds = Clouds(Side(x, a, logarithm(a)), Side(y, b, logarithm(b)), scale, p)
+    if tol is None:
+        f, g, stats = _fixed(clouds, epsilon, max_iter)
+    elif any(map(is_traced, (x, y, a, b, epsilon, scale))):
+        message = (
+            "entropic transport: a tolerance needs concrete values, which a traced call (jit, vmap, compile) does "
+            "not have; pass tol=None and max_iter=..."
+        )
+        raise UnsupportedError(message)
+    else:
+        f, g, stats = _to_tolerance(clouds, epsilon, tol, max_iter)
+    xp, strength = namespace(x), epsilon[..., 0]
+    alpha, beta = f + strength * clouds.rows.log_masses, g + strength * clouds.columns.log_masses
+    return (
+        xp.where(a > 0, alpha, xp.zeros_like(alpha)),
+        xp.where(b > 0, beta, xp.zeros_like(beta)),
+        stats,
+    )
+
+
+def _cost(c: Clouds, first: int, last: int) -> Any:
+    """Rows ``first`` to ``last`` of the cost, from differences: exact where points are near."""
+    xp = namespace(c.rows.points)
+    x, y = c.rows.points[..., first:last, :], c.columns.points
+    square = 0.0
+    for k in range(x.shape[-1]):
+        gap = x[..., :, k][..., :, None] - y[..., :, k][..., None, :]
+        square = square + gap * gap
+    if c.p == 2:
+        return square * c.scale
+    # The root has no derivative at zero, where two points meet.
+    apart = square > 0
+    power = xp.where(apart, square, xp.ones_like(square)) ** (c.p / 2)
+    return xp.where(apart, power, xp.zeros_like(power)) * c.scale
+
+
+def _rows_from(c: Clouds, g: Any, e: Any) -> Any:
+    """``-e log sum_j b_j exp((g_j - C_ij) / e)``, block after block."""
+    xp = namespace(g)
+    terms = g / e[..., 0] + c.columns.log_masses
+    terms = xp.where(c.columns.masses > 0, terms, xp.full_like(terms, -float("inf")))
+    m, n = c.rows.masses.shape[-1], terms.shape[-1]
+    size = max(1, BLOCK // max(1, math.prod(terms.shape[:-1]) * n))
+    parts = []
+    for first in range(0, m, size):
+        block = terms[..., None, :] - _cost(c, first, min(first + size, m)) / e
+        top = constant(xp.max(block, axis=-1, keepdims=True))
+        parts.append(top[..., 0] + xp.log(xp.sum(xp.exp(block - top), axis=-1)))
+    return -e[..., 0] * xp.concat(parts, axis=-1)
+
+
+def _departure(side: Side, found: Any, optimal: Any, e: Any) -> Any:
+    """L1 error of the marginal at the potential ``found``, where ``optimal`` would have none."""
+    xp = namespace(found)
+    return xp.sum(side.masses * xp.abs(xp.expm1((found - optimal) / e[..., 0])), axis=-1)
+
+
+def _fixed(c: Clouds, epsilon: Any, steps: int) -> tuple[Any, Any, Any]:
+    xp = namespace(c.scale)
+    f, g = xp.zeros_like(c.rows.masses), xp.zeros_like(c.columns.masses)
+    for _ in range(steps):
+        f = _rows_from(c, g, epsilon)
+        g = _rows_from(c.turned(), f, epsilon)
+    error = _error(c, constant(f), constant(g), constant(epsilon))
+    one = xp.ones_like(error)
+    return f, g, packed_stats(float(steps) * one, error, FIXED * one)
+
+
+def _error(c: Clouds, f: Any, g: Any, e: Any) -> Any:
+    rows = _departure(c.rows, f, _rows_from(c, g, e), e)
+    return rows + _departure(c.columns, g, _rows_from(c.turned(), f, e), e)
+
+
+class _State(NamedTuple):
+    """Potentials, the epsilon of the stage (..., 1, 1), and figures of each problem.
+
+    These are the relaxation, the error, that of the columns alone, the one at the last look, sweeps of this stage,
+    sweeps in all, status.
+    """
+
+    f: Any
+    g: Any
+    e: Any
+    theta: Any
+    error: Any
+    column_error: Any
+    seen: Any
+    age: Any
+    steps: Any
+    status: Any
+
+
+def _to_tolerance(c: Clouds, epsilon: Any, tol: float, max_iter: int) -> tuple[Any, Any, Any]:
+    xp = namespace(epsilon)
+    e = xp.maximum(epsilon, xp.full_like(epsilon, FIRST_EPSILON))
+    none = xp.zeros_like(e[..., 0, 0])
+    endless = xp.full_like(none, float("inf"))
+    f, g = xp.zeros_like(c.rows.masses), xp.zeros_like(c.columns.masses)
+    state = _State(
+        f, g, e, none, endless, endless, endless, none, none, xp.full_like(none, RUNNING)
+    )
+    found, _ = iterate(
+        lambda s: _advanced(c, epsilon, tol, _State(*s)),
+        state,
+        done=lambda s: xp.all(s[-1] != RUNNING),
+        max_steps=max_iter,
+    )
+    return _ended(c, epsilon, _State(*found))
+
+
+def _ended(c: Clouds, epsilon: Any, s: _State) -> tuple[Any, Any, Any]:
+    """The result of a loop; where it has not converged, after one more sweep and with the error of that."""
+    xp = namespace(epsilon)
+    converged = s.status == CONVERGED
+    if bool(xp.all(converged)):
+        return s.f, s.g, packed_stats(s.steps, s.error, s.status)
+    f = _rows_from(c, s.g, epsilon)
+    g = _rows_from(c.turned(), f, epsilon)
+    error = _error(c, f, g, epsilon)
+    status = xp.full_like(error, MAX_ITER)
+    f, g, error, status = (
+        kept(converged, x, y) for x, y in ((s.f, f), (s.g, g), (s.error, error), (s.status, status))
+    )
+    return f, g, packed_stats(s.steps, error, status)
+
+
+def _advanced(c: Clouds, epsilon: Any, tol: float, s: _State) -> _State:
+    """One relaxed sweep; its potentials are kept back where those before it were good enough."""
+    xp = namespace(epsilon)
+    best = _rows_from(c, s.g, s.e)
+    error = s.column_error + _departure(c.rows, s.f, best, s.e)
+    last = (s.e == epsilon)[..., 0, 0]
+    settled = error <= xp.where(last, xp.full_like(error, tol), xp.full_like(error, STAGE_ERROR))
+    over = 1 + s.theta[..., None]
+    f = s.f + over * (best - s.f)
+    best = _rows_from(c.turned(), f, s.e)
+    g = s.g + over * (best - s.g)
+    column_error = _departure(c.columns, g, best, s.e)
+    theta, seen = _looked(s, error)
+    status = xp.where(settled & last, xp.full_like(error, CONVERGED), s.status)
+    onward = settled & ~last
+    endless, none = xp.full_like(error, float("inf")), xp.zeros_like(error)
+    e = xp.where(onward[..., None, None], xp.maximum(epsilon, EPSILON_STEP * s.e), s.e)
+    new = _State(
+        f,
+        g,
+        e,
+        xp.where(onward, none, theta),
+        error,
+        xp.where(onward, endless, column_error),
+        xp.where(onward, endless, seen),
+        xp.where(onward, none, s.age + 1),
+        s.steps + 1,
+        status,
+    )
+    running = s.status == RUNNING
+    moving = running & ~settled
+    masks = [moving, moving, *[running] * 8]
+    return _State(*(kept(mask, x, y) for mask, x, y in zip(masks, new, s, strict=True)))
+
+
+def _looked(s: _State, error: Any) -> tuple[Any, Any]:
+    """Relaxation and error after a look at the rate, which is taken once in WINDOW sweeps of a stage."""
+    xp = namespace(error)
+    look = (s.age % WINDOW == WINDOW - 1) & xp.isfinite(error)
+    known = look & xp.isfinite(s.seen)
+    one = xp.ones_like(error)
+    ratio = xp.where(known, error, one) / xp.where(known, s.seen, 2 * one)
+    rate = xp.clip(ratio, 1e-300 if error.dtype == xp.float64 else 1e-30, None) ** (1 / WINDOW)
+    plain = (rate + s.theta) ** 2 / (rate * (1 + s.theta) ** 2)
+    plain = xp.where(rate > s.theta, plain, 0 * one)
+    better = 2 / (1 + xp.sqrt(xp.clip(1 - plain, 0.0, None))) - 1
+    better = xp.clip(better, None, MOST_RELAXATION)
+    better = xp.where((plain > 0) & (plain < 1), better, s.theta)
+    better = xp.where(rate >= 1, 0 * one, better)
+    return xp.where(known, better, s.theta), xp.where(look, error, s.seen)
