@@ -193,10 +193,24 @@ def _optimize(tree: Tree, height: np.ndarray, cost: np.ndarray, most: int) -> in
 
 
 @numba.njit(cache=True)
+def _regret(cost: np.ndarray) -> np.ndarray:
+    """How much more than its cheapest column the next one costs each row."""
+    regret = np.zeros(len(cost))
+    for i in range(len(cost)):
+        least, next_ = np.inf, np.inf
+        for value in cost[i]:
+            if value < next_:
+                least, next_ = min(value, least), max(value, least)
+        if least < np.inf:
+            regret[i] = next_ - least
+    return regret
+
+
+@numba.njit(cache=True)
 def _greedy(
     supply: np.ndarray, demand: np.ndarray, cost: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(rows, columns, amounts)``: each row in turn fills the cheapest columns that have room.
+    """``(rows, columns, amounts)``: each row fills the cheapest columns that have room, the row with most regret first.
 
     Every pair exhausts a row or a column, so the pairs are a forest in each of whose trees at most one node has
     something left. What is left replaces ``supply`` and ``demand``.
@@ -205,7 +219,7 @@ def _greedy(
     rows, columns, amounts = np.empty((3, m + n), np.int64)
     closed = np.zeros(n)
     count = 0
-    for i in range(m):
+    for i in np.argsort(-_regret(cost), kind="mergesort"):
         while supply[i] > 0:
             low = _lowest(cost[i], closed)
             if low == np.inf:
@@ -358,13 +372,19 @@ def _counted(mass: np.ndarray) -> np.ndarray:
 def _exact(
     a: np.ndarray, b: np.ndarray, cost: np.ndarray, limit: int | None, out: Any
 ) -> tuple[int, float, int]:
+    """Write plan, alpha and beta of one problem into ``out``; returns its stats."""
+    if cost.shape[0] < cost.shape[1]:
+        # Pricing a row and starting from the rows pay where there are more rows than columns.
+        plan, alpha, beta = out
+        return _exact(b, a, cost.T, limit, (plan.T, beta, alpha))
     plan, alpha, beta = out
     supply, demand = _counted(a), _counted(b)
     demand[np.argmax(demand)] += supply.sum() - demand.sum()
     rows, columns = np.flatnonzero(supply), np.flatnonzero(demand)
-    m, n = len(rows), len(columns)
     supply, demand = supply[rows], demand[columns]
-    live = np.ascontiguousarray(cost[np.ix_(rows, columns)], dtype=np.float64)
+    m, n = len(rows), len(columns)
+    dense = m == len(a) and n == len(b)
+    live = np.ascontiguousarray(cost if dense else cost[np.ix_(rows, columns)], dtype=np.float64)
     most = PIVOTS_PER_NODE * (m + n) if limit is None else limit
     tree, height, pivots, status = _solve(supply, demand, live, most)
     _transform(live, height)
