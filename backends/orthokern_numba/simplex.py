@@ -17,8 +17,8 @@ from .library import aligned_empty
 
 # Masses are counted in integers of this unit, so that flows are exact and ties are ties.
 UNITS = 2.0**62
-# A pair enters the basis when its reduced cost is below minus this; costs are at most one.
-NEGATIVE = 2.0**-46
+# A pair enters the basis when its reduced cost is below minus this times the penalty; costs are at most one.
+NEGATIVE = 2.0**-47
 # Pivots allowed for each node where no limit is given; clouds of 2000 points take about 20.
 PIVOTS_PER_NODE = 2000
 # What an artificial arc costs at first where pairs are forbidden, and how this grows while mass is left on them.
@@ -49,11 +49,11 @@ def _lowest(row: np.ndarray, heights: np.ndarray) -> float:
 
 @numba.njit(cache=True)
 def _entering(
-    cost: np.ndarray, height: np.ndarray, place: int, block: int
+    cost: np.ndarray, height: np.ndarray, place: int, block: int, negative: float
 ) -> tuple[int, int, float, int]:
     """``(row, column, reduced cost, place)``: the best pair of the first block that has one; row -1 if none has."""
     m, n = cost.shape
-    best, best_row, best_column = -NEGATIVE, -1, -1
+    best, best_row, best_column = negative, -1, -1
     i, j = place // n, place % n
     left, room = m * n, block
     while left > 0:
@@ -170,13 +170,15 @@ def _raise(tree: Tree, height: np.ndarray, top: int, shift: float) -> None:
 
 
 @numba.njit(cache=True)
-def _optimize(tree: Tree, height: np.ndarray, cost: np.ndarray, most: int) -> int:
-    """Pivots until no pair has a negative reduced cost; their number, at most ``most``."""
+def _optimize(
+    tree: Tree, height: np.ndarray, cost: np.ndarray, negative: float, most: int
+) -> int:
+    """Pivots until no pair has a reduced cost below ``negative``; their number, at most ``most``."""
     m, n = cost.shape
     block = max(int(np.ceil(np.sqrt(m * n))), LEAST_BLOCK)
     place = 0
     for count in range(most):
-        row, column, reduced, place = _entering(cost, height, place, block)
+        row, column, reduced, place = _entering(cost, height, place, block, negative)
         if row < 0:
             return count
         column += m
@@ -337,7 +339,7 @@ def _solve(
     penalty, pivots = FIRST_PENALTY, 0
     while True:
         _measure(tree, height, cost, penalty)
-        step = _optimize(tree, height, cost, limit - pivots)
+        step = _optimize(tree, height, cost, -NEGATIVE * penalty, limit - pivots)
         pivots += step
         if pivots >= limit:
             return tree, height, pivots, MAX_ITER
