@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from .library import aligned_empty
+from .minimum import lowest
 
 # Masses are counted in integers of this unit, so that flows are exact and ties are ties.
 UNITS = 2.0**62
@@ -38,15 +38,6 @@ class Tree(NamedTuple):
     flow: Any
 
 
-@numba.njit(cache=True, fastmath={"nnan", "nsz", "reassoc"})
-def _lowest(row: np.ndarray, heights: np.ndarray) -> float:
-    """Least ``row + heights``."""
-    low = np.inf
-    for j in range(len(row)):
-        low = min(low, row[j] + heights[j])
-    return low
-
-
 @numba.njit(cache=True)
 def _entering(
     cost: np.ndarray, height: np.ndarray, place: int, block: int, negative: float
@@ -58,7 +49,7 @@ def _entering(
     left, room = m * n, block
     while left > 0:
         stop = min(n, j + min(room, left))
-        low = _lowest(cost[i, j:stop], height[m + j : m + stop])
+        low = lowest(cost[i, j:stop], height[m + j : m + stop])
         if low - height[i] < best:
             best, best_row = low - height[i], i
             best_column = j
@@ -223,7 +214,7 @@ def _greedy(
     count = 0
     for i in np.argsort(-_regret(cost), kind="mergesort"):
         while supply[i] > 0:
-            low = _lowest(cost[i], closed)
+            low = lowest(cost[i], closed)
             if low == np.inf:
                 break
             j = 0
