@@ -130,6 +130,38 @@ def _entropic_potentials_points(*arrays: Any, p: float, tol: float, max_iter: in
     return entropic_potentials_points(*arrays, p=p, tol=tol, max_iter=max_iter)
 
 
+@backend.implements("quadratic_potentials")
+def _quadratic_potentials(
+    a: Any, b: Any, cost: Any, gamma: Any, *, tol: float, max_iter: int
+) -> Any:
+    from .quadratic import quadratic_potentials
+
+    return quadratic_potentials(a, b, cost, gamma, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("quadratic_potentials_points")
+def _quadratic_potentials_points(*arrays: Any, p: float, tol: float, max_iter: int) -> Any:
+    from .quadratic import quadratic_potentials_points
+
+    return quadratic_potentials_points(*arrays, p=p, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("proximal_plan")
+def _proximal_plan(
+    a: Any, b: Any, cost: Any, gamma: Any, *, k: int, tol: float, max_iter: int
+) -> Any:
+    from .quadratic import proximal_plan
+
+    return proximal_plan(a, b, cost, gamma, k=k, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("exact_plan")
+def _exact_plan(a: Any, b: Any, cost: Any, *, tol: float, max_iter: int | None) -> Any:
+    from .simplex import exact_plan
+
+    return exact_plan(a, b, cost, tol=tol, max_iter=max_iter)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

@@ -1,7 +1,8 @@
-"""Optimal transport: the column functions of its regularizers, and what turns potentials and plans into bounds."""
+"""Optimal transport: the solver, its results, the column functions of its regularizers, and bounds."""
 
 from __future__ import annotations
 
+from .canonical import OTStatus
 from .certificate import c_transform, round_to_marginals
 from .columns import (
     ksupport_norm_squared,
@@ -9,12 +10,31 @@ from .columns import (
     project_sparse_simplex,
     prox_ksupport,
 )
+from .points import Points
+from .regularizers import Entropy, SparsityConstrained, SquaredL2, Unregularized
+from .results import OTInfo, OTResult, SparsePlan
+from .sinkhorn import RoutingInfo, RoutingResult, sinkhorn_route
+from .solve import sinkhorn, solve_ot
 
 __all__ = [
+    "Entropy",
+    "OTInfo",
+    "OTResult",
+    "OTStatus",
+    "Points",
+    "RoutingInfo",
+    "RoutingResult",
+    "SparsePlan",
+    "SparsityConstrained",
+    "SquaredL2",
+    "Unregularized",
     "c_transform",
     "ksupport_norm_squared",
     "project_simplex",
     "project_sparse_simplex",
     "prox_ksupport",
     "round_to_marginals",
+    "sinkhorn",
+    "sinkhorn_route",
+    "solve_ot",
 ]

@@ -249,3 +249,8 @@ def _looked(s: _State, error: Any) -> tuple[Any, Any]:
     better = xp.where((plain > 0) & (plain < 1), better, s.theta)
     better = xp.where(rate >= 1, 0 * one, better)
     return xp.where(known, better, s.theta), xp.where(look, error, s.seen)
+
+
+@op()
+def quadratic_potentials_points(x,y,a,b,gamma,scale,/,*,p,tol,max_iter):
+    raise NotImplementedError

@@ -24,6 +24,7 @@ from .._core.linalg import adjoint, identity_like
 from .._core.namespace import is_traced, namespace
 from .canonical import OTStatus
 from .columns import ksupport_prox, simplex_projection
+from .implicit import quadratic_tangent
 
 N = TypeVar("N", bound=tuple[Any, ...])
 
@@ -272,7 +273,7 @@ class Progress(NamedTuple):
     status: Any
 
 
-@op()
+@op(jvp=quadratic_tangent)
 def quadratic_potentials(
     a: Any, b: Any, cost: Any, gamma: Any, /, *, tol: float, max_iter: int
 ) -> tuple[Any, Any, Any]:

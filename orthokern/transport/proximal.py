@@ -63,7 +63,11 @@ def exact_plan(
     """
     refuse_traced(cost, "exact_plan")
     gamma = namespace(cost).zeros_like(cost[..., :1, :1])
-    return _solved(a, b, cost, gamma, cost.shape[-2], tol, max_iter)
+    return _solved(a, b, cost, gamma, cost.shape[-2], tol, max_iter or MOST_STEPS)
+
+
+# Newton steps at most where no limit is given.
+MOST_STEPS = 5000
 
 
 class Outer(NamedTuple):

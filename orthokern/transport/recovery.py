@@ -11,7 +11,7 @@ from typing import Any
 from .._core.errors import UnsupportedError
 from .._core.namespace import is_traced, namespace
 from .canonical import INFINITY, Canonical, OTStatus, Stat
-from .kinds import Effort, Kind, Solution, Sparse, largest_of_columns
+from .kinds import Effort, Kind, Quadratic, Solution, Sparse, largest_of_columns
 from .newton import quadratic_potentials
 from .proximal import exact_plan
 
@@ -42,7 +42,6 @@ def _feasible_plans(
     if is_traced(problem.cost):
         message = "solve_ot: recover='feasible' searches, and cannot be traced; pass recover='relaxed' under jit"
         raise UnsupportedError(message)
-    m, n = problem.cost.shape[-2:]
     arrays = [xp.reshape(x, (-1, *x.shape[x.ndim - d :])) for x, d in (
         (problem.a, 1), (problem.b, 1), (problem.cost, 2), (kind.gamma, 2), (solution.plan, 2)
     )]
@@ -69,7 +68,9 @@ def _feasible_plan(
     # What the flow needs, and then what the relaxed plan likes best.
     support = largest_of_columns(xp.where(flow > 0, flow + 1, relaxed), k) > 0
     closed = xp.where(support, cost, xp.full_like(cost, INFINITY))
-    alpha, beta, stats = quadratic_potentials(a, b, closed, gamma, tol=tol, max_iter=None)
+    alpha, beta, stats = quadratic_potentials(
+        a, b, closed, gamma, tol=tol, max_iter=Quadratic.most_steps
+    )
     if not bool(stats[..., Stat.ERROR] <= tol):
         return flow, True
     return xp.clip(alpha[:, None] + beta[None, :] - closed, 0.0, None) / gamma, True

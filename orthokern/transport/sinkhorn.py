@@ -20,6 +20,7 @@ from .._core.loop import iterate
 from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.typing import ArrayT
 from .canonical import OTStatus
+from .implicit import entropic_tangent
 
 # Continuation in epsilon: from half the range of the cost, a quarter at a time, each stage to this error.
 FIRST_EPSILON, EPSILON_STEP, STAGE_ERROR = 0.5, 0.25, 0.05
@@ -33,6 +34,10 @@ PATIENCE = 30
 RUNNING, CONVERGED = -1.0, float(OTStatus.CONVERGED)
 MAX_ITER, STALLED = float(OTStatus.MAX_ITER), float(OTStatus.STALLED)
 INFEASIBLE, FIXED = float(OTStatus.INFEASIBLE), float(OTStatus.FIXED)
+
+
+def _to_a_tolerance(*, tol: float | None, **static: Any) -> bool:
+    return tol is not None
 
 
 class RoutingInfo(NamedTuple, Generic[ArrayT]):
@@ -184,7 +189,7 @@ class Problem(NamedTuple):
     rigidity: Any
 
 
-@op()
+@op(jvp=entropic_tangent, converges=_to_a_tolerance)
 def entropic_potentials(
     a: Any, b: Any, cost: Any, epsilon: Any, /, *, tol: float | None, max_iter: int
 ) -> tuple[Any, Any, Any]:

@@ -1,0 +1,261 @@
+"""Passes of the proximal method: from slacks and the plan before to the next plan, line by line.
+
+The next plan minimizes cost and regularizer, plus ``|T - T_before|^2 / (2 tau)``: a line of it is the proximal map of
+``lam = tau gamma`` times half the squared k-support norm at ``v = t_before + tau slack``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from .sweeps import BLOCK, FAST, MOST_STEPS, Costs, Support, line, with_room
+
+
+class Proximal(NamedTuple):
+    """The regularizer ``gamma / 2 |t|^2`` of a line in the k-support norm, and the proximal step ``tau``."""
+
+    gamma: float
+    k: int
+    tau: float
+
+
+class Terms(NamedTuple):
+    """Sums over the lines: the conjugate function, the squared norms of the plan and its linear cost."""
+
+    conjugate: float
+    squares: float
+    linear: float
+
+
+@numba.njit(cache=True)
+def share_level(v: np.ndarray, count: int, lam: float, k: int, guess: float) -> float:
+    """Root ``w`` of ``sum_i clip(v_i / w - lam, 0, 1) = k`` for more than k positive ``v``, by Newton in a bracket."""
+    top = 0.0
+    for c in range(count):
+        top = max(top, v[c])
+    low, high = 0.0, top / lam
+    w = guess if 0.0 < guess < high else top / (1.0 + lam)
+    for _ in range(2 * MOST_STEPS):
+        bound, full = lam * w, (1.0 + lam) * w
+        number, size, weight = 0, 0, 0.0
+        for c in range(count):
+            if v[c] >= full:
+                number += 1
+            elif v[c] > bound:
+                size += 1
+                weight += v[c]
+        slope = k - number + lam * size
+        if weight == slope * w:
+            break
+        if weight > slope * w:
+            low = w
+        else:
+            high = w
+        found = weight / slope if slope > 0.0 else -1.0
+        if abs(found - w) <= 4e-16 * w:
+            break
+        if not low < found < high:
+            found = 0.5 * (low + high)
+        if found in (low, high):
+            break
+        w = found
+    return w
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _block_is_empty(
+    row: np.ndarray, p: np.ndarray, q: float, held: np.ndarray, tau: float, low: int, high: int
+) -> bool:
+    total = 0.0
+    for i in range(low, high):
+        total += max(held[i] + tau * (p[i] + q - row[i]), 0.0)
+    return total <= 0.0
+
+
+@numba.njit(cache=True)
+def _positive(
+    row: np.ndarray,
+    p: np.ndarray,
+    q: float,
+    held: np.ndarray,
+    tau: float,
+    v: np.ndarray,
+    place: np.ndarray,
+) -> int:
+    """Positive ``held + tau slack`` of a line, and their places; how many."""
+    m, count = len(p), 0
+    for low in range(0, m, BLOCK):
+        high = min(m, low + BLOCK)
+        if _block_is_empty(row, p, q, held, tau, low, high):
+            continue
+        for i in range(low, high):
+            x = held[i] + tau * (p[i] + q - row[i])
+            if x > 0.0:
+                v[count], place[count] = x, i
+                count += 1
+    return count
+
+
+@numba.njit(cache=True)
+def _plan_line(
+    v: np.ndarray,
+    place: np.ndarray,
+    count: int,
+    step: Proximal,
+    w: float,
+    row: np.ndarray,
+    support: Support,
+    used: int,
+    of_places: np.ndarray,
+) -> tuple[int, int, float, Terms]:
+    """Proximal map of one line at level ``w``, written to ``support`` from ``used`` on.
+
+    Returns where it has its middle and its end, its sum and its terms.
+    """
+    tau, lam = step.tau, step.tau * step.gamma
+    full, bound = (1.0 + lam) * w, lam * w
+    total = conjugate = squares = linear = 0.0
+    for c in range(count):
+        if v[c] >= full:
+            t = v[c] / (1.0 + lam)
+            support.place[used], support.value[used] = place[c], t
+            used += 1
+            total += t
+            squares += t * t
+            conjugate += v[c] * t
+            linear += t * row[place[c]]
+            of_places[place[c]] += t
+    middle = used
+    conjugate *= 0.5 / tau
+    if w > 0.0:
+        for c in range(count):
+            if bound < v[c] < full:
+                t = v[c] - bound
+                support.place[used], support.value[used] = place[c], t
+                used += 1
+                total += t
+                squares += w * t
+                conjugate += t * (v[c] - 0.5 * t) / tau - 0.5 * step.gamma * w * t
+                linear += t * row[place[c]]
+                of_places[place[c]] += t
+    return middle, used, total, Terms(conjugate, squares, linear)
+
+
+@numba.njit(cache=True)
+def plan_sums(
+    costs: Costs,
+    p: np.ndarray,
+    q: np.ndarray,
+    step: Proximal,
+    before: Support,
+    levels: np.ndarray,
+    of_places: np.ndarray,
+    of_lines: np.ndarray,
+    support: Support,
+) -> tuple[Support, Terms]:
+    """The next plan into ``support``, and its sums over places and lines.
+
+    ``levels`` holds those of the last pass and gets those of this one, 0 for a line with at most k entries.
+    """
+    n, m = len(q), len(p)
+    tau, lam = step.tau, step.tau * step.gamma
+    buffer, held, v = np.empty(m), np.zeros(m), np.empty(m)
+    place = np.empty(m, dtype=np.int32)
+    of_places[:] = 0.0
+    used = 0
+    conjugate = squares = linear = 0.0
+    for j in range(n):
+        start, end = before.start[j], before.start[j + 1]
+        for e in range(start, end):
+            held[before.place[e]] = before.value[e]
+        row = line(costs, j, buffer)
+        count = _positive(row, p, q[j], held, tau, v, place)
+        levels[j] = (
+            share_level(v, count, lam, step.k, levels[j]) if count > step.k and lam > 0 else 0.0
+        )
+        support = with_room(support, used, count)
+        middle, used, total, terms = _plan_line(
+            v, place, count, step, levels[j], row, support, used, of_places
+        )
+        support.middle[j], support.start[j + 1] = middle, used
+        shared = used - middle
+        remaining = step.k - (middle - support.start[j]) + lam * shared
+        support.share[j] = lam / remaining if shared > 0 and remaining > 0.0 else 0.0
+        of_lines[j] = total
+        conjugate += terms.conjugate
+        squares += terms.squares
+        linear += terms.linear
+        for e in range(start, end):
+            conjugate -= 0.5 * before.value[e] * before.value[e] / tau
+            held[before.place[e]] = 0.0
+    return support, Terms(conjugate, squares, linear)
+
+
+@numba.njit(cache=True)
+def activate(
+    costs: Costs,
+    p: np.ndarray,
+    q: np.ndarray,
+    step: Proximal,
+    before: Support,
+    levels: np.ndarray,
+    idle_places: np.ndarray,
+    idle_lines: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+) -> None:
+    """Raise the potentials of places and lines without entries until one entry carries at most their mass."""
+    n, m = len(q), len(p)
+    tau, lam = step.tau, step.tau * step.gamma
+    buffer, held = np.empty(m), np.zeros(m)
+    needed = np.full(m, np.inf)
+    for j in range(n):
+        row = line(costs, j, buffer)
+        for e in range(before.start[j], before.start[j + 1]):
+            held[before.place[e]] = before.value[e]
+        if idle_lines[j]:
+            least = np.inf
+            for i in range(m):
+                least = min(least, -held[i] / tau - (p[i] + q[j] - row[i]))
+            if least < np.inf:
+                q[j] += least + b[j] * (1.0 + lam) / tau
+        for i in range(m):
+            if idle_places[i]:
+                gap = (lam * levels[j] - held[i]) / tau - (p[i] + q[j] - row[i])
+                needed[i] = min(needed[i], gap)
+        for e in range(before.start[j], before.start[j + 1]):
+            held[before.place[e]] = 0.0
+    for i in range(m):
+        if idle_places[i] and needed[i] < np.inf:
+            p[i] += max(needed[i], 0.0) + a[i] / tau
+
+
+@numba.njit(cache=True)
+def _largest_squares(v: np.ndarray, count: int, k: int) -> float:
+    """Sum of the squares of the k largest of the first ``count`` entries."""
+    kept = v[:count]
+    if count > k:
+        kept = np.partition(kept, count - k)[count - k :]
+    total = 0.0
+    for c in range(len(kept)):
+        total += kept[c] * kept[c]
+    return total
+
+
+@numba.njit(cache=True)
+def regularizer_conjugate(
+    costs: Costs, p: np.ndarray, q: np.ndarray, gamma: float, k: int
+) -> float:
+    """Sum over the lines of the k largest squares of positive slacks, over ``2 gamma``."""
+    m = len(p)
+    buffer, held, v = np.empty(m), np.zeros(m), np.empty(m)
+    place = np.empty(m, dtype=np.int32)
+    total = 0.0
+    for j in range(len(q)):
+        row = line(costs, j, buffer)
+        count = _positive(row, p, q[j], held, 1.0, v, place)
+        total += _largest_squares(v, count, k)
+    return 0.5 * total / gamma
