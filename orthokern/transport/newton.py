@@ -33,8 +33,9 @@ RUNNING = -1
 FIRST_STAGE, STAGE_FACTOR, STAGE_ERROR, STAGE_STEPS = 0.1, 4.0, 0.05, 40
 # Steps without progress after which a member has stalled.
 PATIENCE = 80
-# Least increase of the line search as a share of what the slope promises; slopes that ask for a longer step.
-INCREASE, STEEP = 1e-4, 0.9
+# Least increase of the line search as a share of what the slope promises; shares of the first slope that ask for a
+# longer step, and that are as good as none.
+INCREASE, STEEP, LEVEL = 1e-4, 0.9, 0.1
 TRIALS, GROWTH, NARROW = 40, 4.0, 0.1
 # Rounding errors of a value, in eps.
 NOISE = 50
@@ -205,7 +206,8 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
         trial = evaluate(problem, point.alpha + length * step[0], point.beta + length * step[1], k)
         after = _slope(trial, step)
         grown = trial.value >= point.value + INCREASE * length * slope
-        enough = grown | ((after >= -STEEP * slope) & (trial.value >= point.value - noise))
+        hidden = (after >= -STEEP * slope) & (trial.value >= point.value - noise)
+        enough = grown | hidden | (xp.abs(after) <= LEVEL * slope)
         best = choose(enough & ~settled, trial, best)
         found = found | (enough & ~settled)
         settled = settled | (enough & ((after <= STEEP * slope) | (after <= flat)))
