@@ -93,14 +93,22 @@ def evaluate(problem: Subproblem, alpha: Any, beta: Any, k: int) -> Point:
     shifted = (v > lam * level) & ~scaled
     lack_a = a - xp.sum(plan, axis=-2, keepdims=True)
     lack_b = b - xp.sum(plan, axis=-1, keepdims=True)
-    # The Lagrange function: no large terms cancel in it where the plan is nearly feasible.
-    spread = xp.where(shifted, level, plan)
-    paid = xp.where(plan > 0, cost * xp.ones_like(v), xp.zeros_like(v))
-    inner = paid * plan + ((plan - near) ** 2 + lam * plan * spread) / (2 * tau)
-    value = total(inner) + total(alpha * lack_a) + total(beta * lack_b)
+    scaled, shifted = (xp.astype(mask, cost.dtype) for mask in (scaled, shifted))
+    # The Lagrange function: no large terms cancel in it where the plan is nearly feasible, and it is stationary in
+    # the plan, whose rounding errors it does not see.
+    paid = xp.where(plan > 0, cost, xp.zeros_like(cost)) * plan
+    inner = total(paid + (plan - near) ** 2 / (2 * tau)) + lam / (2 * tau) * _squares(plan, scaled, shifted, k)
+    value = inner + total(alpha * lack_a) + total(beta * lack_b)
     error = total(xp.abs(lack_a)) + total(xp.abs(lack_b))
-    masks = (xp.astype(mask, cost.dtype) for mask in (scaled, shifted))
-    return Point(alpha, beta, plan, *masks, level, lack_a, lack_b, value, error)
+    return Point(alpha, beta, plan, scaled, shifted, level, lack_a, lack_b, value, error)
+
+
+def _squares(plan: Any, scaled: Any, shifted: Any, k: int) -> Any:
+    """Sum of the squared k-support norms of the columns, whose tails are the shifted entries."""
+    xp = namespace(plan)
+    tail = xp.sum(plan * shifted, axis=-1, keepdims=True)
+    room = xp.clip(k - xp.sum(scaled, axis=-1, keepdims=True), 1.0, None)
+    return total(plan * plan * scaled) + total(tail * tail / room)
 
 
 def columns(v: Any, lam: Any, k: int) -> tuple[Any, Any]:
