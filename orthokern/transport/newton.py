@@ -34,8 +34,9 @@ RUNNING = -1
 FIRST_STAGE, STAGE_FACTOR, STAGE_ERROR, STAGE_STEPS = 0.1, 4.0, 0.05, 40
 # Steps without progress after which a member has stalled.
 PATIENCE = 80
-# Least increase of the line search as a share of what the slope promises; slopes that ask for a longer step.
-INCREASE, STEEP = 1e-4, 0.9
+# Least increase of the line search as a share of what the slope promises; shares of the first slope that ask for a
+# longer step, and that are as good as none.
+INCREASE, STEEP, LEVEL = 1e-4, 0.9, 0.1
 TRIALS, GROWTH, NARROW = 40, 4.0, 0.1
 # Rounding errors of a value, in eps.
 NOISE = 50
@@ -93,14 +94,22 @@ def evaluate(problem: Subproblem, alpha: Any, beta: Any, k: int) -> Point:
     shifted = (v > lam * level) & ~scaled
     lack_a = a - xp.sum(plan, axis=-2, keepdims=True)
     lack_b = b - xp.sum(plan, axis=-1, keepdims=True)
-    # The Lagrange function: no large terms cancel in it where the plan is nearly feasible.
-    spread = xp.where(shifted, level, plan)
-    paid = xp.where(plan > 0, cost * xp.ones_like(v), xp.zeros_like(v))
-    inner = paid * plan + ((plan - near) ** 2 + lam * plan * spread) / (2 * tau)
-    value = total(inner) + total(alpha * lack_a) + total(beta * lack_b)
+    scaled, shifted = (xp.astype(mask, cost.dtype) for mask in (scaled, shifted))
+    # The Lagrange function: no large terms cancel in it where the plan is nearly feasible, and it is stationary in
+    # the plan, whose rounding errors it does not see.
+    paid = xp.where(plan > 0, cost, xp.zeros_like(cost)) * plan
+    inner = total(paid + (plan - near) ** 2 / (2 * tau)) + lam / (2 * tau) * _squares(plan, scaled, shifted, k)
+    value = inner + total(alpha * lack_a) + total(beta * lack_b)
     error = total(xp.abs(lack_a)) + total(xp.abs(lack_b))
-    masks = (xp.astype(mask, cost.dtype) for mask in (scaled, shifted))
-    return Point(alpha, beta, plan, *masks, level, lack_a, lack_b, value, error)
+    return Point(alpha, beta, plan, scaled, shifted, level, lack_a, lack_b, value, error)
+
+
+def _squares(plan: Any, scaled: Any, shifted: Any, k: int) -> Any:
+    """Sum of the squared k-support norms of the columns, whose tails are the shifted entries."""
+    xp = namespace(plan)
+    tail = xp.sum(plan * shifted, axis=-1, keepdims=True)
+    room = xp.clip(k - xp.sum(scaled, axis=-1, keepdims=True), 1.0, None)
+    return total(plan * plan * scaled) + total(tail * tail / room)
 
 
 def columns(v: Any, lam: Any, k: int) -> tuple[Any, Any]:
@@ -206,7 +215,8 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
         trial = evaluate(problem, point.alpha + length * step[0], point.beta + length * step[1], k)
         after = _slope(trial, step)
         grown = trial.value >= point.value + INCREASE * length * slope
-        enough = grown | ((after >= -STEEP * slope) & (trial.value >= point.value - noise))
+        hidden = (after >= -STEEP * slope) & (trial.value >= point.value - noise)
+        enough = grown | hidden | (xp.abs(after) <= LEVEL * slope)
         best = choose(enough & ~settled, trial, best)
         found = found | (enough & ~settled)
         settled = settled | (enough & ((after <= STEEP * slope) | (after <= flat)))
