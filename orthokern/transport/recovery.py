@@ -42,8 +42,9 @@ def _feasible_plans(
     if is_traced(problem.cost):
         message = "solve_ot: recover='feasible' searches, and cannot be traced; pass recover='relaxed' under jit"
         raise UnsupportedError(message)
+    slack = solution.alpha[..., :, None] + solution.beta[..., None, :] - problem.cost
     arrays = [xp.reshape(x, (-1, *x.shape[x.ndim - d :])) for x, d in (
-        (problem.a, 1), (problem.b, 1), (problem.cost, 2), (kind.gamma, 2), (solution.plan, 2)
+        (problem.a, 1), (problem.b, 1), (problem.cost, 2), (kind.gamma, 2), (solution.plan, 2), (slack, 2)
     )]
     plans, codes = [], []
     for i, code in enumerate(xp.reshape(status, (-1,))):
@@ -57,23 +58,49 @@ def _feasible_plans(
 
 
 def _feasible_plan(
-    a: Any, b: Any, cost: Any, gamma: Any, relaxed: Any, *, k: int, tol: Any
+    a: Any, b: Any, cost: Any, gamma: Any, relaxed: Any, slack: Any, *, k: int, tol: Any
 ) -> tuple[Any, bool]:
-    """A plan with at most ``k`` entries in each column and these marginals, and whether it is one."""
+    """A plan with at most ``k`` entries in each column and these marginals, and whether it is one.
+
+    The first follows the relaxed plan. Each next one follows the optimum over the places of the last and one more in
+    each column, that of the largest slack, as long as the value falls.
+    """
     xp = namespace(cost)
-    support = largest_of_columns(relaxed, k) > 0
-    flow, found = _flow_through(a, b, cost, support, k=k, tol=tol)
-    if not found:
-        return largest_of_columns(relaxed, k), False
-    # What the flow needs, and then what the relaxed plan likes best.
-    support = largest_of_columns(xp.where(flow > 0, flow + 1, relaxed), k) > 0
-    closed = xp.where(support, cost, xp.full_like(cost, INFINITY))
-    alpha, beta, stats = quadratic_potentials(
-        a, b, closed, gamma, tol=tol, max_iter=Quadratic.most_steps
-    )
-    if not bool(stats[..., Stat.ERROR] <= tol):
-        return flow, True
-    return xp.clip(alpha[:, None] + beta[None, :] - closed, 0.0, None) / gamma, True
+    kind = Sparse(gamma, k, convex=False)
+    best, least, wish = largest_of_columns(relaxed, k), INFINITY, relaxed
+    for _ in range(ROUNDS):
+        flow, found = _flow_through(a, b, cost, largest_of_columns(wish, k) > 0, k=k, tol=tol)
+        if not found:
+            break
+        places = largest_of_columns(_preference(flow, wish, slack), k) > 0
+        plan, slack, solved = _optimum_on(places, a, b, cost, gamma, tol)
+        plan = plan if solved else flow
+        value = float(xp.sum(plan * xp.where(plan > 0, cost, 0 * plan)) + kind.penalty(plan))
+        if not value < least:
+            break
+        best, least = plan, value
+        more = xp.where(places, xp.zeros_like(plan), _preference(0 * plan, 0 * plan, slack))
+        wish = _optimum_on(places | (largest_of_columns(more, 1) > 0), a, b, cost, gamma, tol)[0]
+    return best, least < INFINITY
+
+
+def _preference(flow: Any, wish: Any, slack: Any) -> Any:
+    """How much each place is wanted: first for the flow, then as wished, then the less it costs."""
+    xp = namespace(flow)
+    near = xp.exp(xp.clip(slack, None, 0.0))
+    return xp.where(flow > 0, 4 + flow, xp.where(wish > 0, 2 + wish, near))
+
+
+def _optimum_on(
+    places: Any, a: Any, b: Any, cost: Any, gamma: Any, tol: Any
+) -> tuple[Any, Any, bool]:
+    """``(plan, slack, solved)`` of the quadratic problem in which only ``places`` may carry mass."""
+    xp = namespace(cost)
+    closed = xp.where(places, cost, xp.full_like(cost, INFINITY))
+    limits = {"tol": tol, "max_iter": Quadratic.most_steps}
+    alpha, beta, stats = quadratic_potentials(a, b, closed, gamma, **limits)
+    sums = alpha[:, None] + beta[None, :]
+    return Quadratic(gamma).plan(sums - closed), sums - cost, bool(stats[..., Stat.ERROR] <= tol)
 
 
 def _flow_through(
