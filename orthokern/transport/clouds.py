@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from .._core.autodiff import constant
 from .._core.dispatch import op
-from .._core.errors import UnsupportedError
 from .._core.loop import iterate
-from .._core.namespace import is_traced, namespace
+from .._core.namespace import namespace
 from .sinkhorn import (
     CONVERGED,
     EPSILON_STEP,
@@ -24,6 +23,7 @@ from .sinkhorn import (
     kept,
     logarithm,
     packed_stats,
+    refuse_abstract,
 )
 
 # Numbers in the temporaries of a block.
@@ -76,13 +76,8 @@ def entropic_potentials_points(
     clouds = Clouds(Side(x, a, logarithm(a)), Side(y, b, logarithm(b)), scale, p)
     if tol is None:
         f, g, stats = _fixed(clouds, epsilon, max_iter)
-    elif any(map(is_traced, (x, y, a, b, epsilon, scale))):
-        message = (
-            "entropic transport: a tolerance needs concrete values, which a traced call (jit, vmap, compile) does "
-            "not have; pass tol=None and max_iter=..."
-        )
-        raise UnsupportedError(message)
     else:
+        refuse_abstract(x, y, a, b, epsilon, scale)
         f, g, stats = _to_tolerance(clouds, epsilon, tol, max_iter)
     xp, strength = namespace(x), epsilon[..., 0]
     alpha, beta = f + strength * clouds.rows.log_masses, g + strength * clouds.columns.log_masses

@@ -28,6 +28,7 @@ FIRST_EPSILON, EPSILON_STEP, STAGE_ERROR = 0.5, 0.25, 0.05
 SLOW = 0.5
 # Newton steps move no potential by more than this many epsilon, but where longer ones pay.
 REACH, HALVINGS, DOUBLINGS, ASCENT = 2.0, 12, 20, 1e-4
+MOST_EXPONENT = 60.0
 # Steps without progress after which an engine gives up.
 PATIENCE = 30
 # Codes of a status as numbers: what compiles knows no enumerations.
@@ -118,7 +119,7 @@ def sinkhorn_route(
     Examples
     --------
     >>> import numpy as np, orthokern
-    >>> scores = np.array([[3.0, 0.0], [2.0, 0.0], [2.0, 1.0], [1.0, 0.0]])
+    >>> scores = np.array([[3.0, 0.0], [2.0, 0.0], [2.0, 1.5], [1.0, 0.0]])
     >>> tokens, weights, info = orthokern.sinkhorn_route(scores, capacity=2, n_iter=20)
     >>> tokens.tolist(), info.load.round(6).tolist(), int(info.unassigned)
     ([[0, 1], [2, 3]], [2.0, 2.0], 0)
@@ -154,10 +155,9 @@ def _soft_assignment(gains: Any, strength: float, sweeps: int) -> tuple[Any, Any
     count = xp.clip(xp.sum(b, axis=-1, keepdims=True), 1.0, None)
     a = a / xp.clip(xp.sum(a, axis=-1, keepdims=True), 1.0, None)
     epsilon = xp.full((1,) * cost.ndim, strength, dtype=cost.dtype, device=device(cost))
-    alpha, beta, _ = entropic_potentials(a, b / count, cost, epsilon, tol=None, max_iter=sweeps)
-    slack = alpha[..., :, None] + beta[..., None, :] - xp.where(open_, cost, xp.zeros_like(cost))
-    slack = xp.where(open_, slack, xp.full_like(slack, -float("inf")))
-    return xp.exp(slack / strength) * count[..., None], known
+    problem = _problem(a, b / count, cost, xp.zeros_like(epsilon))
+    f, g, _ = _fixed(problem, epsilon, sweeps)
+    return xp.exp(_exponents(problem, f, g, epsilon)) * count[..., None], known
 
 
 def _routed(share: Any, known: Any, tokens: Any) -> RoutingInfo[Any]:
@@ -245,13 +245,18 @@ def logarithm(masses: Any) -> Any:
 def _solved(p: Problem, epsilon: Any, tol: float | None, max_iter: int) -> tuple[Any, Any, Any]:
     if tol is None:
         return _fixed(p, epsilon, max_iter)
-    if any(map(is_traced, (p.a, p.b, p.cost, epsilon))):
+    refuse_abstract(p.a, p.b, p.cost, epsilon)
+    return _to_tolerance(p, epsilon, tol, max_iter)
+
+
+def refuse_abstract(*arrays: Any) -> None:
+    """Refuse a tolerance where there are no values to look at."""
+    if any(is_traced(x) or is_lazy(x) for x in arrays):
         message = (
-            "entropic transport: a tolerance needs concrete values, which a traced call (jit, vmap, compile) does "
-            "not have; pass tol=None and max_iter=..."
+            "entropic transport: a tolerance needs concrete values, which a traced call (jit, vmap, compile) and Dask "
+            "do not have; pass tol=None and max_iter=..."
         )
         raise UnsupportedError(message)
-    return _to_tolerance(p, epsilon, tol, max_iter)
 
 
 def _transposed(p: Problem) -> Problem:
@@ -469,7 +474,9 @@ def _ascended(
 
     def rises(step: Any, share: float, slack: Any) -> Any:
         ahead, beside = (z + e[..., 0] * step[..., None] * d for z, d in ((f, x), (g, y)))
-        mass = xp.sum(xp.exp(_exponents(p, ahead, beside, e)), axis=(-2, -1))
+        # Cut off where the step is much too long anyway.
+        exponents = xp.clip(_exponents(p, ahead, beside, e), None, MOST_EXPONENT)
+        mass = xp.sum(xp.exp(exponents), axis=(-2, -1))
         return _dual(p, ahead, beside, e, mass) >= height + share * step * slope - slack
 
     step = xp.where(wanted, REACH / xp.clip(size, REACH, None), xp.zeros_like(size))

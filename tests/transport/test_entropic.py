@@ -55,6 +55,8 @@ def oracle(a, b, cost, epsilon, sweeps):
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 2.0])
 def test_two_bins(place, dtype, epsilon):
+    if place.library == "dask":
+        pytest.skip("Dask is refused")
     a = made([0.5, 0.5], place.library, dtype)
     cost = made([[0.0, 1.0], [1.0, 0.0]], place.library, dtype)
     strength = made([[epsilon]], place.library, dtype)
@@ -472,7 +474,7 @@ def test_fixed_sweeps_from_points(place, dtype, rng):
 
 def test_every_library_reaches_the_tolerance(place, dtype, rng):
     if place.library == "dask":
-        pytest.skip("Dask solves no stacks of equations")
+        pytest.skip("Dask is refused")
     cost, a, b = problem(rng, 8, 6, 2)
     given_ = [made(x, place.library, dtype) for x in (a, b, cost, np.full((2, 1, 1), 0.05))]
     tol = 1e-9 if eps_of(given_[0]) < 1e-12 else 2e-5
@@ -504,6 +506,14 @@ def test_jax_transforms(rng):
     assert gradient[2][0, 0, 0] == 0
     with pytest.raises(orthokern.UnsupportedError, match="pass tol=None and max_iter"):
         jax.jit(lambda *z: entropic_potentials(*z, tol=1e-4, max_iter=5))(*arrays)
+
+
+@pytest.mark.skipif(libraries.missing("dask") is not None, reason="Dask is not installed")
+def test_dask_has_no_values_to_look_at(rng):
+    cost, a, b = problem(rng, 5, 4)
+    arrays = [made(x, "dask") for x in (a, b, cost, [[0.1]])]
+    with pytest.raises(orthokern.UnsupportedError, match="pass tol=None and max_iter"):
+        entropic_potentials(*arrays, tol=1e-4, max_iter=5)
 
 
 @pytest.mark.skipif(libraries.missing("torch") is not None, reason="torch is not installed")

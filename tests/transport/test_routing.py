@@ -10,9 +10,14 @@ from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
 from orthokern.transport.sinkhorn import sinkhorn_route
 
-from .conftest import eps_of, made
+from .conftest import PLACES, eps_of, made
 
-SCORES = np.array([[3.0, 0.0], [2.0, 0.0], [2.0, 1.0], [1.0, 0.0]])
+SCORES = np.array([[3.0, 0.0], [2.0, 0.0], [2.0, 1.5], [1.0, 0.0]])
+
+
+somewhere = pytest.mark.parametrize(
+    "place", [place for place in PLACES if place.library != "dask"], ids=str
+)
 
 
 def assignment(scores, n_iter, epsilon=1.0):
@@ -26,6 +31,7 @@ def assignment(scores, n_iter, epsilon=1.0):
     return v[:, None] * kernel * u
 
 
+@somewhere
 def test_known_routing(place, dtype):
     scores = made(SCORES, place.library, dtype)
     tokens, weights, info = sinkhorn_route(scores, capacity=2, n_iter=30, backend=place.backend)
@@ -70,6 +76,7 @@ def test_small_epsilon_is_the_best_balanced_assignment(rng):
     assert info.unassigned == 0
 
 
+@somewhere
 def test_of_equal_weights_the_first_are_taken(place):
     scores = made(np.zeros((5, 2)), place.library)
     tokens, weights, info = sinkhorn_route(scores, capacity=2, n_iter=2, backend=place.backend)
@@ -79,6 +86,7 @@ def test_of_equal_weights_the_first_are_taken(place):
     assert int(info.unassigned) == 3
 
 
+@somewhere
 def test_forbidden_pairs_tokens_and_experts(place):
     scores = SCORES.copy()
     scores[0, 1] = -np.inf
@@ -146,6 +154,12 @@ def test_arrays_without_meaning_are_refused():
         sinkhorn_route(SCORES[:0], capacity=1, n_iter=1)
     with pytest.raises(orthokern.DTypeError, match="cast to a floating dtype"):
         sinkhorn_route(SCORES.astype(int), capacity=1, n_iter=1)
+
+
+@pytest.mark.skipif(libraries.missing("dask") is not None, reason="Dask is not installed")
+def test_dask_is_refused():
+    with pytest.raises(orthokern.UnsupportedError, match="which Dask cannot do"):
+        sinkhorn_route(made(SCORES, "dask"), capacity=1, n_iter=1)
 
 
 def weights_of(scores):
