@@ -44,8 +44,11 @@ if TYPE_CHECKING:
         spectral_norm_bounds,
     )
     from .transport import (
+        AssignmentInfo,
+        AssignmentResult,
         c_transform,
         ksupport_norm_squared,
+        linear_assignment,
         project_simplex,
         project_sparse_simplex,
         prox_ksupport,
@@ -73,8 +76,11 @@ _HOMES = {
         "spectral_norm_bounds",
     ),
     "transport": (
+        "AssignmentInfo",
+        "AssignmentResult",
         "c_transform",
         "ksupport_norm_squared",
+        "linear_assignment",
         "project_simplex",
         "project_sparse_simplex",
         "prox_ksupport",
@@ -98,6 +104,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArrayTypeError",
+    "AssignmentInfo",
+    "AssignmentResult",
     "BackendError",
     "ConvergenceWarning",
     "DTypeError",
@@ -115,6 +123,7 @@ __all__ = [
     "explain",
     "inverse_pth_root",
     "ksupport_norm_squared",
+    "linear_assignment",
     "lmo_spectral_ball",
     "matrix_sign",
     "newton_schulz",

@@ -110,6 +110,13 @@ def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
     return ksupport_prox(v, lam, k=k)
 
 
+@backend.implements("assignment")
+def _assignment(cost: Any) -> Any:
+    from .assignment import assignment
+
+    return assignment(cost)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

@@ -167,15 +167,19 @@ def _row_potentials(cost: np.ndarray, v: np.ndarray, u: np.ndarray) -> None:
 
 
 @numba.njit(cache=True)
-def _by_paths(cost: np.ndarray, chosen: np.ndarray, v: np.ndarray) -> bool:
-    """Assign the rows; False if that takes too long."""
-    m, n = cost.shape
-    owner = np.full(n, -1, np.int64)
-    chosen[:], v[:] = -1, 0.0
-    if m == n:
-        _reduce_columns(cost, v, owner, chosen)
-    _bid(cost, v, owner, chosen)
-    return _augment(cost, v, owner, chosen)
+def _by_paths(
+    cost: np.ndarray, chosen: np.ndarray, u: np.ndarray, v: np.ndarray, done: np.ndarray
+) -> None:
+    """Assign the rows of each problem; ``done`` says which ones did not take too long."""
+    batch, m, n = cost.shape
+    for k in range(batch):
+        owner = np.full(n, -1, np.int64)
+        chosen[k], v[k] = -1, 0.0
+        if m == n:
+            _reduce_columns(cost[k], v[k], owner, chosen[k])
+        _bid(cost[k], v[k], owner, chosen[k])
+        done[k] = _augment(cost[k], v[k], owner, chosen[k])
+        _row_potentials(cost[k], v[k], u[k])
 
 
 def _by_simplex(cost: np.ndarray, chosen: np.ndarray, v: np.ndarray) -> None:
@@ -201,11 +205,13 @@ def _by_simplex(cost: np.ndarray, chosen: np.ndarray, v: np.ndarray) -> None:
 def assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(columns, alpha, beta)`` of each problem (m, n), m <= n, of the batch; -1 for a row that gets no column."""
     batch, (m, n) = cost.shape[:-2], cost.shape[-2:]
-    chosen = np.empty((*batch, m), np.int64)
-    alpha, beta = np.empty((*batch, m)), np.empty((*batch, n))
-    for k in np.ndindex(*batch):
-        problem = np.ascontiguousarray(cost[k], dtype=np.float64)
-        if not _by_paths(problem, chosen[k], beta[k]):
-            _by_simplex(problem, chosen[k], beta[k])
-        _row_potentials(problem, beta[k], alpha[k])
-    return chosen, alpha.astype(cost.dtype, copy=False), beta.astype(cost.dtype, copy=False)
+    problems = np.ascontiguousarray(cost, dtype=np.float64).reshape(-1, m, n)
+    chosen = np.empty((len(problems), m), np.int64)
+    u, v = np.empty((len(problems), m)), np.empty((len(problems), n))
+    done = np.empty(len(problems), np.bool_)
+    _by_paths(problems, chosen, u, v, done)
+    for k in np.flatnonzero(~done):
+        _by_simplex(problems[k], chosen[k], v[k])
+        _row_potentials(problems[k], v[k], u[k])
+    alpha, beta = (x.astype(cost.dtype, copy=False).reshape(*batch, -1) for x in (u, v))
+    return chosen.reshape(*batch, m), alpha, beta

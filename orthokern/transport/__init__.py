@@ -1,7 +1,10 @@
-"""Optimal transport: the column functions of its regularizers, and what turns potentials and plans into bounds."""
+"""Optimal transport: the column functions of its regularizers, assignment, and what turns potentials and plans into
+bounds.
+"""
 
 from __future__ import annotations
 
+from .assignment import AssignmentInfo, AssignmentResult, linear_assignment
 from .certificate import c_transform, round_to_marginals
 from .columns import (
     ksupport_norm_squared,
@@ -11,8 +14,11 @@ from .columns import (
 )
 
 __all__ = [
+    "AssignmentInfo",
+    "AssignmentResult",
     "c_transform",
     "ksupport_norm_squared",
+    "linear_assignment",
     "project_simplex",
     "project_sparse_simplex",
     "prox_ksupport",
