@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         spectral_norm_bounds,
     )
     from .transport import (
+        AssignmentInfo,
+        AssignmentResult,
         Entropy,
         OTInfo,
         OTResult,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         Unregularized,
         c_transform,
         ksupport_norm_squared,
+        linear_assignment,
         project_simplex,
         project_sparse_simplex,
         prox_ksupport,
@@ -87,6 +90,8 @@ _HOMES = {
         "spectral_norm_bounds",
     ),
     "transport": (
+        "AssignmentInfo",
+        "AssignmentResult",
         "Entropy",
         "OTInfo",
         "OTResult",
@@ -100,6 +105,7 @@ _HOMES = {
         "Unregularized",
         "c_transform",
         "ksupport_norm_squared",
+        "linear_assignment",
         "project_simplex",
         "project_sparse_simplex",
         "prox_ksupport",
@@ -126,6 +132,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArrayTypeError",
+    "AssignmentInfo",
+    "AssignmentResult",
     "BackendError",
     "ConvergenceWarning",
     "DTypeError",
@@ -154,6 +162,7 @@ __all__ = [
     "explain",
     "inverse_pth_root",
     "ksupport_norm_squared",
+    "linear_assignment",
     "lmo_spectral_ball",
     "matrix_sign",
     "newton_schulz",

@@ -162,6 +162,13 @@ def _exact_plan(a: Any, b: Any, cost: Any, *, tol: float, max_iter: int | None) 
     return exact_plan(a, b, cost, tol=tol, max_iter=max_iter)
 
 
+@backend.implements("assignment")
+def _assignment(cost: Any) -> Any:
+    from .assignment import assignment
+
+    return assignment(cost)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

@@ -319,10 +319,14 @@ def _missing(tree: Tree, m: int) -> int:
 
 
 @numba.njit(cache=True)
-def _solve(
+def solve(
     supply: np.ndarray, demand: np.ndarray, cost: np.ndarray, limit: int
 ) -> tuple[Tree, np.ndarray, int, int]:
-    """``(tree, heights, pivots, status)`` of a problem in integer masses of equal sums, all positive."""
+    """``(tree, heights, pivots, status)`` of a problem in integer masses of equal sums, all positive.
+
+    Costs are at most one in modulus, or infinite. The potentials are the heights of the rows, and minus those of the
+    columns. ``supply`` and ``demand`` are used up.
+    """
     m, n = cost.shape
     pairs = _greedy(supply, demand, cost)
     tree = _planted(pairs, supply, demand)
@@ -362,30 +366,36 @@ def _counted(mass: np.ndarray) -> np.ndarray:
     return np.rint(mass * (UNITS / mass.sum())).astype(np.int64)
 
 
+def flows(tree: Tree, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(rows, columns, masses)`` of the pairs of the tree."""
+    x = np.flatnonzero(tree.parent < len(tree.parent) - 1)[:-1]
+    up = tree.parent[x]
+    return np.where(x < m, x, up), np.where(x < m, up, x) - m, tree.flow[x]
+
+
 def _exact(
     a: np.ndarray, b: np.ndarray, cost: np.ndarray, limit: int | None, out: Any
 ) -> tuple[int, float, int]:
     """Write plan, alpha and beta of one problem into ``out``; returns its stats."""
-    if cost.shape[0] < cost.shape[1]:
-        # Pricing a row and starting from the rows pay where there are more rows than columns.
-        plan, alpha, beta = out
-        return _exact(b, a, cost.T, limit, (plan.T, beta, alpha))
     plan, alpha, beta = out
+    if cost.shape[0] < cost.shape[1]:
+        # Pricing by rows and a start from the rows pay where there are more rows than columns.
+        return _exact(b, a, cost.T, limit, (plan.T, beta, alpha))
     supply, demand = _counted(a), _counted(b)
     demand[np.argmax(demand)] += supply.sum() - demand.sum()
     rows, columns = np.flatnonzero(supply), np.flatnonzero(demand)
-    supply, demand = supply[rows], demand[columns]
     m, n = len(rows), len(columns)
-    dense = m == len(a) and n == len(b)
-    live = np.ascontiguousarray(cost if dense else cost[np.ix_(rows, columns)], dtype=np.float64)
+    whole = m == len(a) and n == len(b)
+    live = np.ascontiguousarray(cost if whole else cost[np.ix_(rows, columns)], dtype=np.float64)
     most = PIVOTS_PER_NODE * (m + n) if limit is None else limit
-    tree, height, pivots, status = _solve(supply, demand, live, most)
+    tree, height, pivots, status = solve(supply[rows], demand[columns], live, most)
     _transform(live, height)
     alpha[rows], beta[columns] = height[:m], -height[m:-1]
-    x = np.flatnonzero(tree.parent[:-1] < m + n)
-    up = tree.parent[x]
-    i, j = np.where(x < m, x, up), np.where(x < m, up, x) - m
-    plan[rows[i], columns[j]] = tree.flow[x] * (a.sum() / UNITS)
+    level = (alpha @ a - beta @ b) / (a.sum() + b.sum())
+    alpha[rows] -= level
+    beta[columns] += level
+    i, j, mass = flows(tree, m)
+    plan[rows[i], columns[j]] = mass * (a.sum() / UNITS)
     return pivots, np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum(), status
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import columns
+from . import assignment, columns, sinkhorn, solve
 
-__all__ = ["columns"]
+__all__ = ["assignment", "columns", "sinkhorn", "solve"]
