@@ -31,6 +31,8 @@ MOST_OUTER, MOST_INNER = 200, 40
 INNER_ERROR, INNER_FALL = 1e-2, 0.3
 # gamma of the quadratic problem whose plan begins the one without regularizer.
 WARM_GAMMA, WARM_ERROR = 0.1, 1e-3
+# Of an error: the shift of a Newton system relative to its weights, and the residual it may leave.
+SHIFT, MOST_SHIFT, RESIDUAL, LEAST_RESIDUAL = 0.1, 1e-2, 0.1, 1e-4
 FIRST_PRODUCTS = 30
 
 
@@ -255,8 +257,8 @@ def _ascend(
             break
         if plain:
             support = sweeps.slack_support(costs, point.p, point.q, before, support)
-        shift = before * max(1e-13, 1e-2 * min(1e-2, 0.1 * value.error))
-        tolerance = max(1e-4, min(0.1, 0.1 * math.sqrt(value.error)))
+        shift = before * max(1e-13, min(MOST_SHIFT, SHIFT * value.error))
+        tolerance = max(LEAST_RESIDUAL, min(0.1, RESIDUAL * math.sqrt(value.error)))
         products = newton_system.solve(
             support, (before, after), shift, point.gp, point.gq, tolerance, products, x, y
         )
