@@ -86,7 +86,7 @@ def _positive(
 ) -> int:
     """Positive ``held + tau slack`` of a line, and their places; how many."""
     _mark_positive(row, p, q, held, tau, marks)
-    count = collect(marks, len(p), place, 0)
+    count: int = collect(marks, len(p), place, 0)
     for c in range(count):
         i = place[c]
         v[c] = held[i] + tau * (p[i] + q - row[i])

@@ -77,7 +77,8 @@ def with_room(support: Support, used: int, more: int) -> Support:
 def line(costs: Costs, j: int, buffer: np.ndarray) -> np.ndarray:
     """Costs of line ``j``: a row of the matrix, or ``buffer`` filled from the points."""
     if costs.matrix.shape[0] > 0:
-        return costs.matrix[j]
+        row: np.ndarray = costs.matrix[j]
+        return row
     buffer[:] = 0.0
     for d in range(costs.places.shape[0]):
         here = costs.lines[j, d]
