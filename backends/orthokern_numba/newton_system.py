@@ -7,7 +7,6 @@ its line ``after``, less what the entries there share.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numba
@@ -21,9 +20,10 @@ EXCHANGE = 1 / 12
 
 
 class System(NamedTuple):
-    """What elimination needs: weights, ``pivot`` (n,) of the lines, ``tail`` (n,) past the middle, ``own`` (m,) of places.
+    """What elimination needs of a support whose entries weigh ``before`` or ``after``.
 
-    ``diagonal`` (m,) is that of the matrix which is left.
+    ``pivot`` (n,) is the diagonal of the lines, ``tail`` (n,) couples them to an entry past their middle, ``own`` (m,)
+    is the diagonal of the places, ``diagonal`` (m,) that of the matrix which is left.
     """
 
     before: float
@@ -158,7 +158,7 @@ def _conjugate_gradients(
 
 @numba.njit(cache=True)
 def _dense(system: System, support: Support) -> np.ndarray:
-    """The matrix that is left, its lower triangle (entries of a line ascend, before and after its middle)."""
+    """The matrix that is left."""
     m = len(system.own)
     matrix = np.zeros((m, m))
     for i in range(m):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .sweeps import BLOCK, FAST, MOST_STEPS, Costs, Support, line, with_room
+from .sweeps import FAST, MOST_STEPS, Costs, Support, collect, line, new_marks, with_room
 
 
 class Proximal(NamedTuple):
@@ -66,13 +66,11 @@ def share_level(v: np.ndarray, count: int, lam: float, k: int, guess: float) -> 
 
 
 @numba.njit(cache=True, fastmath=FAST)
-def _block_is_empty(
-    row: np.ndarray, p: np.ndarray, q: float, held: np.ndarray, tau: float, low: int, high: int
-) -> bool:
-    total = 0.0
-    for i in range(low, high):
-        total += max(held[i] + tau * (p[i] + q - row[i]), 0.0)
-    return total <= 0.0
+def _mark_positive(
+    row: np.ndarray, p: np.ndarray, q: float, held: np.ndarray, tau: float, marks: np.ndarray
+) -> None:
+    for i in range(len(row)):
+        marks[i] = held[i] + tau * (p[i] + q - row[i]) > 0.0
 
 
 @numba.njit(cache=True)
@@ -82,20 +80,16 @@ def _positive(
     q: float,
     held: np.ndarray,
     tau: float,
+    marks: np.ndarray,
     v: np.ndarray,
     place: np.ndarray,
 ) -> int:
     """Positive ``held + tau slack`` of a line, and their places; how many."""
-    m, count = len(p), 0
-    for low in range(0, m, BLOCK):
-        high = min(m, low + BLOCK)
-        if _block_is_empty(row, p, q, held, tau, low, high):
-            continue
-        for i in range(low, high):
-            x = held[i] + tau * (p[i] + q - row[i])
-            if x > 0.0:
-                v[count], place[count] = x, i
-                count += 1
+    _mark_positive(row, p, q, held, tau, marks)
+    count: int = collect(marks, len(p), place, 0)
+    for c in range(count):
+        i = place[c]
+        v[c] = held[i] + tau * (p[i] + q - row[i])
     return count
 
 
@@ -162,8 +156,8 @@ def plan_sums(
     """
     n, m = len(q), len(p)
     tau, lam = step.tau, step.tau * step.gamma
-    buffer, held, v = np.empty(m), np.zeros(m), np.empty(m)
-    place = np.empty(m, dtype=np.int32)
+    buffer, held, v, marks = np.empty(m), np.zeros(m), np.empty(m), new_marks(m)
+    place = np.empty(m + 1, dtype=np.int32)
     of_places[:] = 0.0
     used = 0
     conjugate = squares = linear = 0.0
@@ -172,7 +166,7 @@ def plan_sums(
         for e in range(start, end):
             held[before.place[e]] = before.value[e]
         row = line(costs, j, buffer)
-        count = _positive(row, p, q[j], held, tau, v, place)
+        count = _positive(row, p, q[j], held, tau, marks, v, place)
         levels[j] = (
             share_level(v, count, lam, step.k, levels[j]) if count > step.k and lam > 0 else 0.0
         )
@@ -251,11 +245,11 @@ def regularizer_conjugate(
 ) -> float:
     """Sum over the lines of the k largest squares of positive slacks, over ``2 gamma``."""
     m = len(p)
-    buffer, held, v = np.empty(m), np.zeros(m), np.empty(m)
-    place = np.empty(m, dtype=np.int32)
+    buffer, held, v, marks = np.empty(m), np.zeros(m), np.empty(m), new_marks(m)
+    place = np.empty(m + 1, dtype=np.int32)
     total = 0.0
     for j in range(len(q)):
         row = line(costs, j, buffer)
-        count = _positive(row, p, q[j], held, 1.0, v, place)
+        count = _positive(row, p, q[j], held, 1.0, marks, v, place)
         total += _largest_squares(v, count, k)
     return 0.5 * total / gamma

@@ -14,9 +14,11 @@ import numpy as np
 
 # Sums may be taken in any order, so that they run in vector registers. Costs may be infinite: no flag says otherwise.
 FAST = {"reassoc", "contract", "nsz"}
-BLOCK = 64
+WORD = 8
 # Newton steps on one coordinate: they are monotone and end after few.
 MOST_STEPS = 60
+# Relative excess of a sum at which they stop.
+ENOUGH = 1e-3
 
 
 class Costs(NamedTuple):
@@ -75,7 +77,8 @@ def with_room(support: Support, used: int, more: int) -> Support:
 def line(costs: Costs, j: int, buffer: np.ndarray) -> np.ndarray:
     """Costs of line ``j``: a row of the matrix, or ``buffer`` filled from the points."""
     if costs.matrix.shape[0] > 0:
-        return costs.matrix[j]
+        row: np.ndarray = costs.matrix[j]
+        return row
     buffer[:] = 0.0
     for d in range(costs.places.shape[0]):
         here = costs.lines[j, d]
@@ -93,18 +96,6 @@ def line(costs: Costs, j: int, buffer: np.ndarray) -> np.ndarray:
         for i in range(len(buffer)):
             buffer[i] = buffer[i] ** (0.5 * costs.power) * costs.scale
     return buffer
-
-
-@numba.njit(cache=True)
-def entry(costs: Costs, j: int, i: int) -> float:
-    """One cost."""
-    if costs.matrix.shape[0] > 0:
-        return costs.matrix[j, i]  # type: ignore[no-any-return]
-    total = 0.0
-    for d in range(costs.places.shape[0]):
-        step = costs.places[d, i] - costs.lines[j, d]
-        total += step * step
-    return float(total ** (0.5 * costs.power) * costs.scale)
 
 
 @numba.njit(cache=True, fastmath=FAST)
@@ -156,12 +147,28 @@ def slack_sums(
     return squares
 
 
+@numba.njit(cache=True)
+def new_marks(m: int) -> np.ndarray:
+    """One byte to a place, and as many more as fill the last word of eight."""
+    return np.zeros((m + WORD - 1) // WORD * WORD, dtype=np.uint8)
+
+
+@numba.njit(cache=True)
+def collect(marks: np.ndarray, m: int, place: np.ndarray, used: int) -> int:
+    """Write the marked places to ``place`` from ``used`` on, eight at a time where any is; where they end."""
+    words = marks.view(np.uint64)
+    for w in range(len(words)):
+        if words[w] != 0:
+            for i in range(WORD * w, min(WORD * w + WORD, m)):
+                place[used] = i
+                used += marks[i]
+    return used
+
+
 @numba.njit(cache=True, fastmath=FAST)
-def _any_positive(row: np.ndarray, p: np.ndarray, q: float, low: int, high: int) -> bool:
-    total = 0.0
-    for i in range(low, high):
-        total += max(p[i] + q - row[i], 0.0)
-    return total > 0.0
+def _mark_positive(row: np.ndarray, p: np.ndarray, q: float, marks: np.ndarray) -> None:
+    for i in range(len(row)):
+        marks[i] = p[i] + q - row[i] > 0.0
 
 
 @numba.njit(cache=True)
@@ -170,20 +177,17 @@ def slack_support(
 ) -> Support:
     """Where slacks are positive, and ``weight`` times them; the arrays of ``support`` are used again."""
     m = len(p)
-    buffer = np.empty(m)
+    buffer, marks = np.empty(m), new_marks(m)
     used = 0
     for j in range(len(q)):
-        support = with_room(support, used, m)
-        place, value = support.place, support.value
+        support = with_room(support, used, m + 1)
         row = line(costs, j, buffer)
-        for low in range(0, m, BLOCK):
-            high = min(m, low + BLOCK)
-            if not _any_positive(row, p, q[j], low, high):
-                continue
-            for i in range(low, high):
-                x = p[i] + q[j] - row[i]
-                place[used], value[used] = i, weight * x
-                used += x > 0.0
+        _mark_positive(row, p, q[j], marks)
+        first = used
+        used = collect(marks, m, support.place, used)
+        for e in range(first, used):
+            i = support.place[e]
+            support.value[e] = weight * (p[i] + q[j] - row[i])
         support.start[j + 1] = support.middle[j] = used
     support.share[:] = 0.0
     return support
@@ -204,6 +208,17 @@ def cheapest(costs: Costs, p: np.ndarray, n: int) -> np.ndarray:
     return found
 
 
+@numba.njit(cache=True, fastmath=FAST)
+def _sum_and_count(row: np.ndarray, p: np.ndarray, q: float) -> tuple[float, float]:
+    """Sum and number of the positive slacks of a line."""
+    total = count = 0.0
+    for i in range(len(row)):
+        x = p[i] + q - row[i]
+        total += max(x, 0.0)
+        count += 1.0 if x > 0.0 else 0.0
+    return total, count
+
+
 @numba.njit(cache=True)
 def _line_maximizer(row: np.ndarray, p: np.ndarray, wanted: float) -> float:
     """The potential of a line whose positive slacks sum to ``wanted``; infinite where everything is forbidden.
@@ -217,13 +232,8 @@ def _line_maximizer(row: np.ndarray, p: np.ndarray, wanted: float) -> float:
     if top == -np.inf:
         return q
     for _ in range(MOST_STEPS):
-        total, count = 0.0, 0
-        for i in range(len(p)):
-            x = p[i] + q - row[i]
-            if x > 0.0:
-                total += x
-                count += 1
-        if count == 0 or total <= wanted:
+        total, count = _sum_and_count(row, p, q)
+        if count == 0.0 or total <= wanted * (1.0 + ENOUGH):
             break
         q -= (total - wanted) / count
     return q
@@ -246,14 +256,20 @@ def maximize_lines(
     return possible
 
 
-@numba.njit(cache=True)
-def _place_tops(costs: Costs, q: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """``max_j q_j - c_ji`` for the places ``where``."""
-    top = np.full(len(where), -np.inf)
-    for j in range(len(q)):
-        for s in range(len(where)):
-            top[s] = max(top[s], q[j] - entry(costs, j, where[s]))
-    return top
+@numba.njit(cache=True, fastmath=FAST)
+def _raise_tops(row: np.ndarray, q: float, top: np.ndarray) -> None:
+    for i in range(len(row)):
+        top[i] = max(top[i], q - row[i])
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _add_sums_and_counts(
+    row: np.ndarray, p: np.ndarray, q: float, total: np.ndarray, count: np.ndarray
+) -> None:
+    for i in range(len(row)):
+        x = p[i] + q - row[i]
+        total[i] += max(x, 0.0)
+        count[i] += 1.0 if x > 0.0 else 0.0
 
 
 @numba.njit(cache=True)
@@ -261,28 +277,23 @@ def maximize_places(
     costs: Costs, p: np.ndarray, q: np.ndarray, wanted: np.ndarray, chosen: np.ndarray
 ) -> bool:
     """The same for places, all of them together so that costs are read line by line."""
-    where = np.flatnonzero(chosen)
-    top = _place_tops(costs, q, where)
-    total, count = np.empty(len(where)), np.empty(len(where))
+    m = len(p)
+    buffer, top, total, count = np.empty(m), np.full(m, -np.inf), np.empty(m), np.empty(m)
+    for j in range(len(q)):
+        _raise_tops(line(costs, j, buffer), q[j], top)
     possible = True
-    for s in range(len(where)):
-        if top[s] > -np.inf:
-            p[where[s]] = wanted[where[s]] - top[s]
-        else:
-            possible = False
+    for i in range(m):
+        if chosen[i]:
+            possible = possible and top[i] > -np.inf
+            p[i] = wanted[i] - top[i] if top[i] > -np.inf else p[i]
     for _ in range(MOST_STEPS):
         total[:], count[:] = 0.0, 0.0
         for j in range(len(q)):
-            for s in range(len(where)):
-                x = p[where[s]] + q[j] - entry(costs, j, where[s])
-                if x > 0.0:
-                    total[s] += x
-                    count[s] += 1.0
+            _add_sums_and_counts(line(costs, j, buffer), p, q[j], total, count)
         moved = False
-        for s in range(len(where)):
-            excess = total[s] - wanted[where[s]]
-            if count[s] > 0.0 and excess > 1e-15 * wanted[where[s]]:
-                p[where[s]] -= excess / count[s]
+        for i in range(m):
+            if chosen[i] and count[i] > 0.0 and total[i] > wanted[i] * (1.0 + ENOUGH):
+                p[i] -= (total[i] - wanted[i]) / count[i]
                 moved = True
         if not moved:
             break
