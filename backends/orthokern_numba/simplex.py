@@ -161,9 +161,7 @@ def _raise(tree: Tree, height: np.ndarray, top: int, shift: float) -> None:
 
 
 @numba.njit(cache=True)
-def _optimize(
-    tree: Tree, height: np.ndarray, cost: np.ndarray, negative: float, most: int
-) -> int:
+def _optimize(tree: Tree, height: np.ndarray, cost: np.ndarray, negative: float, most: int) -> int:
     """Pivots until no pair has a reduced cost below ``negative``; their number, at most ``most``."""
     m, n = cost.shape
     block = max(int(np.ceil(np.sqrt(m * n))), LEAST_BLOCK)
@@ -409,6 +407,10 @@ def exact_plan(
     stats = np.zeros((*batch, 3))
     for k in np.ndindex(*batch):
         stats[k] = _exact(
-            a[k].astype(np.float64), b[k].astype(np.float64), cost[k], max_iter, (plan[k], alpha[k], beta[k])
+            a[k].astype(np.float64),
+            b[k].astype(np.float64),
+            cost[k],
+            max_iter,
+            (plan[k], alpha[k], beta[k]),
         )
     return tuple(x.astype(cost.dtype, copy=False) for x in (plan, alpha, beta, stats))

@@ -113,9 +113,7 @@ def heavy(masses: Any, negligible: float) -> Any:
     ordered = xp.sort(masses, axis=-1)
     below = running_sum(ordered)
     kept = (below > negligible * below[..., -1:]) & (ordered > 0)
-    least = xp.min(
-        xp.where(kept, ordered, xp.full_like(ordered, INFINITY)), axis=-1, keepdims=True
-    )
+    least = xp.min(xp.where(kept, ordered, xp.full_like(ordered, INFINITY)), axis=-1, keepdims=True)
     return masses >= least
 
 

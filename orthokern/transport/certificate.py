@@ -190,9 +190,7 @@ def masses(values: Any, like: Any, size: int, *, name: str, kernel: str) -> Any:
     check.real(values, kernel=kernel, name=name)
     if values.shape[-1:] != (size,):
         side = "row" if name == "a" else "column"
-        message = (
-            f"{kernel}: expected {name} (..., {size}), got shape {tuple(values.shape)}; give each {side} its mass"
-        )
+        message = f"{kernel}: expected {name} (..., {size}), got shape {tuple(values.shape)}; give each {side} its mass"
         raise ShapeError(message)
     check.all_at_least(values, 0.0, kernel=kernel, name=name)
     return namespace(values).astype(values, compute_precision(like).dtype, copy=False)
@@ -204,7 +202,9 @@ def mass_ratio(a: Any, b: Any, dtype: str, kernel: str) -> Any:
     wanted, found = (xp.sum(x, axis=-1, keepdims=True) for x in (a, b))
     unequal = xp.abs(wanted - found) > MASS_TOLERANCE[dtype] * xp.maximum(wanted, found)
     if not (is_traced(a) or is_lazy(a)) and bool(xp.any(unequal)):
-        message = f"{kernel}: expected a and b of equal sum; scale one of them to the sum of the other"
+        message = (
+            f"{kernel}: expected a and b of equal sum; scale one of them to the sum of the other"
+        )
         raise ValuesError(message)
     return wanted / xp.where(found > 0, found, xp.ones_like(found))
 

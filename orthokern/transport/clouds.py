@@ -247,5 +247,5 @@ def _looked(s: _State, error: Any) -> tuple[Any, Any]:
 
 
 @op()
-def quadratic_potentials_points(x,y,a,b,gamma,scale,/,*,p,tol,max_iter):
+def quadratic_potentials_points(x, y, a, b, gamma, scale, /, *, p, tol, max_iter):
     raise NotImplementedError

@@ -91,7 +91,8 @@ def solve_points(
     mass, unit = xp.reshape(xp.sum(clouds.a), (1, 1)), largest_cost(x, y, cost.p)
     inner = kind.scaled(mass, unit)
     shares = [masses / xp.sum(masses) for masses in (clouds.a, clouds.b)]
-    *potentials, stats = inner.solve_points(x, y, *shares, 1 / unit, cost.p, effort)
+    scale, (some, others) = 1 / unit, shares
+    *potentials, stats = inner.solve_points(x, y, some, others, scale, cost.p, effort)
     blocks = _Blocks(clouds, kind, inner, mass, unit, *potentials)
     seen = _summed([blocks.look(rows) for rows in blocks.parts()])
     raised = [unit[0] * v + kind.lift(mass)[0] / 2 for v in potentials]

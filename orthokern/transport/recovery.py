@@ -43,9 +43,17 @@ def _feasible_plans(
         message = "solve_ot: recover='feasible' searches, and cannot be traced; pass recover='relaxed' under jit"
         raise UnsupportedError(message)
     slack = solution.alpha[..., :, None] + solution.beta[..., None, :] - problem.cost
-    arrays = [xp.reshape(x, (-1, *x.shape[x.ndim - d :])) for x, d in (
-        (problem.a, 1), (problem.b, 1), (problem.cost, 2), (kind.gamma, 2), (solution.plan, 2), (slack, 2)
-    )]
+    arrays = [
+        xp.reshape(x, (-1, *x.shape[x.ndim - d :]))
+        for x, d in (
+            (problem.a, 1),
+            (problem.b, 1),
+            (problem.cost, 2),
+            (kind.gamma, 2),
+            (solution.plan, 2),
+            (slack, 2),
+        )
+    ]
     plans, codes = [], []
     for i, code in enumerate(xp.reshape(status, (-1,))):
         plan, found = _feasible_plan(*(x[i, ...] for x in arrays), k=kind.k, tol=effort.tol)
@@ -103,9 +111,7 @@ def _optimum_on(
     return Quadratic(gamma).plan(sums - closed), sums - cost, bool(stats[..., Stat.ERROR] <= tol)
 
 
-def _flow_through(
-    a: Any, b: Any, cost: Any, support: Any, *, k: int, tol: Any
-) -> tuple[Any, bool]:
+def _flow_through(a: Any, b: Any, cost: Any, support: Any, *, k: int, tol: Any) -> tuple[Any, bool]:
     """A flow with few entries outside ``support``, and whether no column of it has more than ``k``."""
     xp = namespace(cost)
     price = xp.where(support, cost / 4, (1 + cost) / 2)

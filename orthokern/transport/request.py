@@ -111,9 +111,7 @@ def kind_of(regularizer: Any, cost: Any, kernel: str) -> Kind:
     raise OptionError(message)
 
 
-def effort_of(
-    kind: Kind, like: Any, method: Any, tol: Any, max_iter: Any, kernel: str
-) -> Effort:
+def effort_of(kind: Kind, like: Any, method: Any, tol: Any, max_iter: Any, kernel: str) -> Effort:
     """The checked options of the engine."""
     check.choice(method, kind.methods, kernel=kernel, name=f"method for {type(kind).__name__}")
     steps = None if max_iter is None else check.count(max_iter, kernel=kernel, name="max_iter")

@@ -12,7 +12,7 @@ from .._core.typing import ArrayT
 
 
 class SparsePlan(NamedTuple, Generic[ArrayT]):
-    """The entries of a plan that are not zero, in the order of rows: coordinates, values, and the shape of the whole."""
+    """The entries of a plan that are not zero, row by row: coordinates, values, and the shape of the whole."""
 
     rows: ArrayT
     columns: ArrayT

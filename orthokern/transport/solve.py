@@ -240,12 +240,14 @@ def _packed(
         finite = namespace(bounds.value).isfinite(bounds.marginal_error)
         hint = "look at info.status, and at the bounds, which hold; raise tol or max_iter"
         warn_unconverged(name, info.converged, finite, bounds.marginal_error, hint=hint)
+    alpha, beta = potentials
     return OTResult(
-        plan,
-        *potentials,
-        bounds.value,
-        bounds.linear_cost,
-        bounds.dual_value,
+        plan=plan,
+        alpha=alpha,
+        beta=beta,
+        value=bounds.value,
+        linear_cost=bounds.linear_cost,
+        dual_value=bounds.dual_value,
         gap=constant(bounds.value) - bounds.dual_value,
         marginal_error=bounds.marginal_error,
         lower_bound=bounds.dual_value,
@@ -277,7 +279,8 @@ def _nothing(problem: Problem, cost: Any) -> OTResult[Any]:
     count = xp.astype(zero, xp.int32)
     info = OTInfo(count, zero, zero == 0, count + int(CONVERGED), count, count, zero)
     alpha, beta = xp.zeros_like(problem.a), xp.zeros_like(problem.b)
-    return OTResult(_cast(problem.cost, cost), alpha, beta, *[zero] * 7, info)
+    plan, figures = _cast(problem.cost, cost), dict.fromkeys(OTResult._fields[3:-1], zero)
+    return OTResult(plan, alpha, beta, **figures, info=info)
 
 
 def _cast(x: Any, cost: Any) -> Any:

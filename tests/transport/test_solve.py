@@ -17,8 +17,8 @@ from orthokern import (
     ShapeError,
     SparsityConstrained,
     SquaredL2,
-    UnsupportedError,
     Unregularized,
+    UnsupportedError,
     ValuesError,
     round_to_marginals,
     sinkhorn,
@@ -104,7 +104,9 @@ def test_bumps_with_vanishing_masses(backend):
         assert result.info.converged, k
         assert result.marginal_error < 2e-8
         values.append(float(result.value))
-    np.testing.assert_allclose(values, [0.16655903, 0.16635079, 0.166350786, 0.166350786], atol=2e-8)
+    np.testing.assert_allclose(
+        values, [0.16655903, 0.16635079, 0.166350786, 0.166350786], atol=2e-8
+    )
     assert np.all(np.diff([float(single.value), *values]) <= 1e-9)
 
 
@@ -231,7 +233,9 @@ def test_value_falls_with_k_and_grows_with_gamma(rng, backend):
     options = {"tol": 1e-10, "backend": backend}
 
     def value(k, gamma):
-        return float(solve_ot(a, b, cost, regularizer=SparsityConstrained(k, gamma), **options).value)
+        return float(
+            solve_ot(a, b, cost, regularizer=SparsityConstrained(k, gamma), **options).value
+        )
 
     by_k = [value(k, 2.0) for k in (1, 2, 3, 5, 8, 14, 20)]
     assert np.all(np.diff(by_k) <= 1e-8)
@@ -277,7 +281,9 @@ def test_single_precision(rng, name, eager_place):
     arrays = clouds(rng, 14, 12)
     exact = solve_ot(*arrays, regularizer=REGULARIZERS[name])
     single = [made(x, eager_place.library, "float32") for x in arrays]
-    result = solve_ot(*single, regularizer=REGULARIZERS[name], backend=eager_place.backend, warn=False)
+    result = solve_ot(
+        *single, regularizer=REGULARIZERS[name], backend=eager_place.backend, warn=False
+    )
     assert str(result.plan.dtype).endswith("float32")
     assert float(result.marginal_error) < 1e-4
     assert abs(float(result.value) - exact.value) < 1e-4
@@ -424,7 +430,8 @@ def test_rounding_the_plan_gives_the_upper_bound(rng):
 def test_whole_numbers_of_numpy_are_counts(rng):
     a, b, cost = clouds(rng, 9, 7)
     first, second = (
-        solve_ot(a, b, cost, regularizer=SparsityConstrained(k, 1.0)).value for k in (3, np.int64(3))
+        solve_ot(a, b, cost, regularizer=SparsityConstrained(k, 1.0)).value
+        for k in (3, np.int64(3))
     )
     assert first == second
 
@@ -432,22 +439,74 @@ def test_whole_numbers_of_numpy_are_counts(rng):
 # Refusals
 
 BAD = {
-    "negative mass": (lambda: solve_ot(-A3, B3, LINE, regularizer=SquaredL2(1.0)), ValuesError, "entry of a"),
-    "masses differ": (lambda: solve_ot(2 * A3, B3, LINE, regularizer=SquaredL2(1.0)), ValuesError, "equal sum"),
-    "NaN cost": (lambda: solve_ot(A3, B3, LINE * np.nan, regularizer=SquaredL2(1.0)), ValuesError, "cost"),
-    "shape": (lambda: solve_ot(A3, HALF, LINE, regularizer=SquaredL2(1.0)), ShapeError, "expected b"),
-    "integers": (lambda: solve_ot(A3, B3, LINE.astype(int), regularizer=SquaredL2(1.0)), DTypeError, "cast"),
-    "complex": (lambda: solve_ot(A3, B3, LINE + 0j, regularizer=SquaredL2(1.0)), DTypeError, "real"),
+    "negative mass": (
+        lambda: solve_ot(-A3, B3, LINE, regularizer=SquaredL2(1.0)),
+        ValuesError,
+        "entry of a",
+    ),
+    "masses differ": (
+        lambda: solve_ot(2 * A3, B3, LINE, regularizer=SquaredL2(1.0)),
+        ValuesError,
+        "equal sum",
+    ),
+    "NaN cost": (
+        lambda: solve_ot(A3, B3, LINE * np.nan, regularizer=SquaredL2(1.0)),
+        ValuesError,
+        "cost",
+    ),
+    "shape": (
+        lambda: solve_ot(A3, HALF, LINE, regularizer=SquaredL2(1.0)),
+        ShapeError,
+        "expected b",
+    ),
+    "integers": (
+        lambda: solve_ot(A3, B3, LINE.astype(int), regularizer=SquaredL2(1.0)),
+        DTypeError,
+        "cast",
+    ),
+    "complex": (
+        lambda: solve_ot(A3, B3, LINE + 0j, regularizer=SquaredL2(1.0)),
+        DTypeError,
+        "real",
+    ),
     "gamma": (lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(0.0)), OptionError, "gamma"),
     "epsilon": (lambda: sinkhorn(A3, B3, LINE, epsilon=-1.0), OptionError, "epsilon"),
-    "k": (lambda: solve_ot(A3, B3, LINE, regularizer=SparsityConstrained(0, 1.0)), OptionError, "k to be"),
-    "k is a flag": (lambda: solve_ot(A3, B3, LINE, regularizer=SparsityConstrained(True, 1.0)), OptionError, "k to"),
-    "recovery": (lambda: solve_ot(A3, B3, LINE, regularizer=SparsityConstrained(1, 1.0, "best")), OptionError, "recover"),
+    "k": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SparsityConstrained(0, 1.0)),
+        OptionError,
+        "k to be",
+    ),
+    "k is a flag": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SparsityConstrained(True, 1.0)),
+        OptionError,
+        "k to",
+    ),
+    "recovery": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SparsityConstrained(1, 1.0, "best")),
+        OptionError,
+        "recover",
+    ),
     "regularizer": (lambda: solve_ot(A3, B3, LINE, regularizer="l2"), OptionError, "SquaredL2"),
-    "method": (lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), method="simplex"), OptionError, "newton"),
-    "tol": (lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), tol=0.0), OptionError, "tol"),
-    "no tol": (lambda: solve_ot(A3, B3, LINE, regularizer=Unregularized(), tol=None), OptionError, "tol"),
-    "plan": (lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), plan="sparse"), OptionError, "plan"),
+    "method": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), method="simplex"),
+        OptionError,
+        "newton",
+    ),
+    "tol": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), tol=0.0),
+        OptionError,
+        "tol",
+    ),
+    "no tol": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=Unregularized(), tol=None),
+        OptionError,
+        "tol",
+    ),
+    "plan": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), plan="sparse"),
+        OptionError,
+        "plan",
+    ),
     "batch": (
         lambda: solve_ot(np.stack([A3] * 2), np.stack([B3] * 3), LINE, regularizer=SquaredL2(1.0)),
         ShapeError,

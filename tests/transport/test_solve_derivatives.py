@@ -9,8 +9,8 @@ from orthokern import (
     Entropy,
     SparsityConstrained,
     SquaredL2,
-    UnsupportedError,
     Unregularized,
+    UnsupportedError,
     sinkhorn,
     solve_ot,
 )
@@ -113,11 +113,15 @@ class TestTorch:
         def slope(*xs):
             given = [torch.tensor(x, requires_grad=True) for x in xs]
             found = torch.autograd.grad(value(name)(*given), given, create_graph=True)
-            return given, sum((g * torch.tensor(d)).sum() for g, d in zip(found, directions, strict=True))
+            return given, sum(
+                (g * torch.tensor(d)).sum() for g, d in zip(found, directions, strict=True)
+            )
 
         given, first = slope(*arrays)
         bent = torch.autograd.grad(first, given)
-        found = sum(float((g * torch.tensor(d)).sum()) for g, d in zip(bent, directions, strict=True))
+        found = sum(
+            float((g * torch.tensor(d)).sum()) for g, d in zip(bent, directions, strict=True)
+        )
         wanted = difference(lambda *xs: slope(*xs)[1].detach(), arrays, directions)
         assert abs(found - wanted) < 1e-5 * max(1.0, abs(wanted))
 

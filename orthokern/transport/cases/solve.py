@@ -10,7 +10,8 @@ import numpy as np
 
 from ..._core.registry import Case, Residual, declare, real_data
 from ..regularizers import Entropy, SparsityConstrained, SquaredL2, Unregularized
-from ..solve import FINEST, sinkhorn, solve_ot
+from ..request import FINEST
+from ..solve import sinkhorn, solve_ot
 
 Arrays = tuple[np.ndarray, ...]
 Options = Mapping[str, Any]
@@ -18,7 +19,9 @@ TOL = 1e-11
 
 
 def _regularizer(options: Options) -> Any:
-    return options.get("regularizer") or Entropy(options["epsilon"], options.get("reference", "counting"))
+    return options.get("regularizer") or Entropy(
+        options["epsilon"], options.get("reference", "counting")
+    )
 
 
 def _positive_part(alpha: np.ndarray, beta: np.ndarray, cost: np.ndarray) -> np.ndarray:
@@ -40,9 +43,7 @@ def _conjugate(regularizer: Any, arrays: Arrays, alpha: np.ndarray, beta: np.nda
     return (y * y).sum((-2, -1)) / (2 * regularizer.gamma)
 
 
-def _judged(
-    arrays: Arrays, result: Any, options: Options, eps: float
-) -> dict[str, Residual]:
+def _judged(arrays: Arrays, result: Any, options: Options, eps: float) -> dict[str, Residual]:
     a, b, cost = arrays
     regularizer = _regularizer(options)
     plan, alpha, beta, value = result[:4]
@@ -78,19 +79,20 @@ def _clouds(
 def _colours(g: np.random.Generator, size: int = 60) -> Arrays:
     """The heaviest colours of two photographs."""
     data = real_data("histograms")
-    masses, places = [], []
+    masses: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     for name in ("source", "target"):
         heaviest = np.argsort(data[name])[-size:]
-        weights = np.float64(data[name][heaviest])
+        weights = data[name][heaviest].astype(float)
         masses.append(weights / weights.sum())
-        places.append(np.float64(data["colours"][heaviest]))
+        places.append(data["colours"][heaviest].astype(float))
     cost = ((places[0][:, None] - places[1][None]) ** 2).sum(-1)
     return masses[0], masses[1], cost / cost.max()
 
 
 def _closed(g: np.random.Generator) -> Arrays:
     """A third of the pairs forbidden, with a plan that avoids them."""
-    a, b, cost = _clouds(g, 10, 10)
+    a, _, cost = _clouds(g, 10, 10)
     forbidden = (g.random((10, 10)) < 0.3) & ~np.eye(10, dtype=bool)
     return a, a, np.where(forbidden, np.inf, cost)
 
@@ -147,6 +149,8 @@ declare(
         Case("batch", partial(_clouds, m=7, n=8, batch=(3,)), {"epsilon": 0.1, "tol": TOL}),
         Case("bins without mass", partial(_clouds, dead=True), {"epsilon": 0.1, "tol": TOL}),
         Case("small strength", _clouds, {"epsilon": 1e-3, "tol": TOL}),
-        Case("400 points", partial(_clouds, m=400, n=400), {"epsilon": 0.01, "tol": TOL}, bench=True),
+        Case(
+            "400 points", partial(_clouds, m=400, n=400), {"epsilon": 0.01, "tol": TOL}, bench=True
+        ),
     ],
 )
