@@ -26,6 +26,8 @@ from .sinkhorn import (
     refuse_abstract,
 )
 
+# Costs that the reference forms at most.
+MOST_COSTS = 2**24
 # Numbers in the temporaries of a block.
 BLOCK = 2**21
 # Sweeps between two looks at the rate of convergence; the largest over-relaxation 1 + theta.
@@ -247,5 +249,35 @@ def _looked(s: _State, error: Any) -> tuple[Any, Any]:
 
 
 @op()
-def quadratic_potentials_points(x, y, a, b, gamma, scale, /, *, p, tol, max_iter):
-    raise NotImplementedError
+def quadratic_potentials_points(
+    x: Any,
+    y: Any,
+    a: Any,
+    b: Any,
+    gamma: Any,
+    scale: Any,
+    /,
+    *,
+    p: float,
+    tol: float,
+    max_iter: int,
+) -> tuple[Any, Any, Any]:
+    """Potentials ``(alpha, beta, stats)`` of quadratic transport at the cost ``scale |x_i - y_j|_2^p``.
+
+    Arrays as those of :func:`entropic_potentials_points`. The reference forms the costs, and refuses where these are
+    too many for that.
+    """
+    count = x.shape[-2] * y.shape[-2]
+    if count > MOST_COSTS:
+        message = (
+            f"quadratic transport between clouds: expected at most {MOST_COSTS} pairs without Numba, got {count}; "
+            "install orthokern[numba], which forms no matrix"
+        )
+        raise UnsupportedError(message)
+    none = namespace(a).zeros_like(a)
+    clouds = Clouds(Side(x, a, none), Side(y, b, none), scale, p)
+    limits = {"tol": tol, "max_iter": max_iter}
+    found: tuple[Any, Any, Any] = quadratic_potentials.body(
+        a, b, _cost(clouds, 0, x.shape[-2]), gamma, **limits
+    )
+    return found

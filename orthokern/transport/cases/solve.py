@@ -25,7 +25,8 @@ def _regularizer(options: Options) -> Any:
 
 
 def _positive_part(alpha: np.ndarray, beta: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    return np.maximum(alpha[..., :, None] + beta[..., None, :] - cost, 0.0)
+    y: np.ndarray = np.maximum(alpha[..., :, None] + beta[..., None, :] - cost, 0.0)
+    return y
 
 
 def _conjugate(regularizer: Any, arrays: Arrays, alpha: np.ndarray, beta: np.ndarray) -> Any:
