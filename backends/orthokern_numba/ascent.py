@@ -13,12 +13,15 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from orthokern.transport.canonical import OTStatus
+
 from . import newton_system, proximal_sweeps, sweeps
 from .proximal_sweeps import Proximal, Terms
 from .sweeps import Costs, Support
 
-# The codes of orthokern.transport.canonical.OTStatus; and that of an ascent which goes on.
-CONVERGED, MAX_ITER, STALLED, INFEASIBLE, RUNNING = 0, 1, 2, 3, -1
+CONVERGED, MAX_ITER = int(OTStatus.CONVERGED), int(OTStatus.MAX_ITER)
+STALLED, INFEASIBLE = int(OTStatus.STALLED), int(OTStatus.INFEASIBLE)
+RUNNING = -1
 
 # Sufficient increase of a step; relative rounding of the objective that a smaller error excuses.
 ARMIJO, ROUNDING = 1e-4, 1e-13

@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from orthokern.transport.canonical import Stat
+
 from . import proximal_sweeps, sweeps
 from .ascent import (
     CONVERGED,
@@ -229,7 +231,7 @@ def quadratic_potentials(
     Computed in double precision, member by member. O(m n) for a pass, some tens of passes.
     """
     alpha, beta = aligned_empty(a.shape, cost.dtype), aligned_empty(b.shape, cost.dtype)
-    stats = aligned_empty((*cost.shape[:-2], 3), cost.dtype)
+    stats = aligned_empty((*cost.shape[:-2], len(Stat)), cost.dtype)
     m, n = cost.shape[-2:]
     # The system of a Newton step has one unknown to a place; the rows as lines save a copy of the costs.
     lines_are_columns = n > 2 * m
@@ -259,7 +261,7 @@ def quadratic_potentials_points(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same for ``cost_ij = scale |x_i - y_j|_2^p`` of points (..., m, d) and (..., n, d), which is never stored."""
     alpha, beta = aligned_empty(a.shape, x.dtype), aligned_empty(b.shape, x.dtype)
-    stats = aligned_empty((*a.shape[:-1], 3), x.dtype)
+    stats = aligned_empty((*a.shape[:-1], len(Stat)), x.dtype)
     nothing = np.zeros((0, 0))
     for index in np.ndindex(a.shape[:-1]):
         lines = np.ascontiguousarray(x[index], dtype=np.float64)
@@ -290,7 +292,7 @@ def proximal_plan(
     plan = aligned_empty(cost.shape, cost.dtype)
     plan[...] = 0.0
     alpha, beta = aligned_empty(a.shape, cost.dtype), aligned_empty(b.shape, cost.dtype)
-    stats = aligned_empty((*cost.shape[:-2], 3), cost.dtype)
+    stats = aligned_empty((*cost.shape[:-2], len(Stat)), cost.dtype)
     for index in np.ndindex(cost.shape[:-2]):
         problem, g = _problem(cost[index].T, a[index], b[index]), float(gamma[index][0, 0])
         point, found = _solve_proximal(problem, g, k, tol, max_iter)

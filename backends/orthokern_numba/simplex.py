@@ -361,7 +361,9 @@ def _transform(cost: np.ndarray, height: np.ndarray) -> None:
 
 
 def _counted(mass: np.ndarray) -> np.ndarray:
-    return np.rint(mass * (UNITS / mass.sum())).astype(np.int64)
+    """Masses in units; at least one where there is any, so that each live bin has its potential."""
+    counts = np.rint(mass * (UNITS / mass.sum())).astype(np.int64)
+    return np.maximum(counts, mass > 0)
 
 
 def flows(tree: Tree, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
