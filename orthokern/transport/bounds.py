@@ -34,8 +34,12 @@ class Bounds(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What is known of a run, each in the batch shape: figures of the engine, units, and the entries of the plan."""
+    """What is known of a run, each in the batch shape: figures of the engine, units, and the entries of the plan.
 
+    ``tol`` is the tolerance that it was run to, None for a fixed number of steps.
+    """
+
+    tol: float | None
     stats: Any
     status: Any
     mass: Any

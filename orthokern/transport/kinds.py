@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .._core.autodiff import constant
+from .._core.dtypes import eps
 from .._core.linalg import running_sum
-from .._core.namespace import namespace
+from .._core.namespace import is_traced, namespace
 from .accelerated import accelerated_potentials
 from .canonical import INFINITY, Canonical
 from .clouds import entropic_potentials_points, quadratic_potentials_points
@@ -19,6 +20,9 @@ from .columns import ksupport_norm_squared
 from .newton import quadratic_potentials
 from .proximal import exact_plan, proximal_plan
 from .sinkhorn import entropic_potentials
+
+# Marginal error that rounding the potentials makes in an entropic plan, in eps over the strength.
+SHARPNESS = 4.0
 
 
 class Effort(NamedTuple):
@@ -82,6 +86,10 @@ class Kind:
     def scaled(self, mass: Any, unit: Any) -> Kind:
         """The same for masses and costs that are divided by these."""
         return self
+
+    def attainable(self, effort: Effort) -> Effort:
+        """The effort with a tolerance that the precision allows; this kind is in canonical units."""
+        return effort
 
     def lift(self, mass: Any) -> Any:
         """What the sum of two potentials has more for a plan of this mass than for its share of it; (..., 1, 1)."""
@@ -235,6 +243,12 @@ class Entropic(Kind):
 
     def scaled(self, mass: Any, unit: Any) -> Entropic:
         return Entropic(self.epsilon / unit)
+
+    def attainable(self, effort: Effort) -> Effort:
+        if effort.tol is None or is_traced(self.epsilon):
+            return effort
+        sharpest = float(namespace(self.epsilon).max(1 / self.epsilon))
+        return effort._replace(tol=max(effort.tol, SHARPNESS * eps(self.epsilon) * sharpest))
 
     def lift(self, mass: Any) -> Any:
         return self.epsilon * namespace(mass).log(mass)

@@ -91,6 +91,7 @@ def solve_points(
     mass, unit = xp.reshape(xp.sum(clouds.a), (1, 1)), largest_cost(x, y, cost.p)
     inner = kind.scaled(mass, unit)
     shares = [masses / xp.sum(masses) for masses in (clouds.a, clouds.b)]
+    effort = inner.attainable(effort)
     scale, (some, others) = 1 / unit, shares
     *potentials, stats = inner.solve_points(x, y, some, others, scale, cost.p, effort)
     blocks = _Blocks(clouds, kind, inner, mass, unit, *potentials)
@@ -103,6 +104,7 @@ def solve_points(
     value = seen.linear + seen.penalty
     bounds = Bounds(value, seen.linear, dual, error, blocks.value_near(seen))
     evidence = Evidence(
+        tol=effort.tol,
         stats=stats,
         status=stats[..., Stat.STATUS],
         mass=mass[0, 0],

@@ -194,7 +194,7 @@ def _result(
         potentials, bounds = _by_product(problem, kind, potentials, bounds)
     formed = _formed(_cast(plan, cost), form, kind, name)
     potentials = [_cast(v, cost) for v in potentials]
-    return _packed(name, kind, effort, formed, potentials, bounds, evidence, warn=warn)
+    return _packed(name, kind, formed, potentials, bounds, evidence, warn=warn)
 
 
 def _between_clouds(
@@ -220,13 +220,12 @@ def _between_clouds(
         raise UnsupportedError(message)
     plan, *potentials, bounds, evidence = solve_points(rows, columns, points, kind, effort)
     plan = None if form == "none" else plan
-    return _packed(name, kind, effort, plan, potentials, bounds, evidence, warn=warn)
+    return _packed(name, kind, plan, potentials, bounds, evidence, warn=warn)
 
 
 def _packed(
     name: str,
     kind: Kind,
-    effort: Effort,
     plan: Any,
     potentials: list[Any],
     bounds: Bounds,
@@ -235,7 +234,7 @@ def _packed(
     warn: bool,
 ) -> OTResult[Any]:
     """The result, and a warning where it is not what was asked for."""
-    info = _info(kind, effort, bounds, evidence)
+    info = _info(kind, bounds, evidence)
     if warn:
         finite = namespace(bounds.value).isfinite(bounds.marginal_error)
         hint = "look at info.status, and at the bounds, which hold; raise tol or max_iter"
@@ -312,6 +311,7 @@ def _solved(
     """``(plan, alpha, beta, bounds, evidence)`` in the caller's units."""
     units = canonical(*problem, negligible=(effort.tol or 0.0) / 4 if kind.prunes else 0.0)
     inner = kind.scaled(units.some_mass, units.unit)
+    effort = inner.attainable(effort)
     solution = inner.solve(units, effort)
     shares, status = recovered(inner, units, solution, effort, recover)
     plan = units.mass * shares
@@ -320,6 +320,7 @@ def _solved(
     counts = xp.count_nonzero(plan, axis=-2)
     most = kind.k if isinstance(kind, Sparse) else plan.shape[-2]
     evidence = Evidence(
+        tol=effort.tol,
         stats=solution.stats,
         status=status,
         mass=units.mass[..., 0, 0],
@@ -332,11 +333,11 @@ def _solved(
     return plan, alpha, beta, assess(problem, kind, plan, alpha, beta), evidence
 
 
-def _info(kind: Kind, effort: Effort, bounds: Bounds, found: Evidence) -> OTInfo[Any]:
+def _info(kind: Kind, bounds: Bounds, found: Evidence) -> OTInfo[Any]:
     """What ran, and whether marginals and gap are as they were asked for."""
     status, xp = found.status, namespace(found.status)
     error = found.stats[..., Stat.ERROR]
-    tol = eps(error) ** 0.5 if effort.tol is None else effort.tol
+    tol = eps(error) ** 0.5 if found.tol is None else found.tol
     size = found.unit + found.mass * kind.weight
     allowed = found.mass * (tol * size + ROUNDING * eps(error) * (size + xp.abs(found.shift)))
     proven = xp.abs(constant(bounds.value) - bounds.dual_value) <= allowed
