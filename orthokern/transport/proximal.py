@@ -13,6 +13,7 @@ from .._core.linalg import adjoint
 from .._core.namespace import namespace
 from .canonical import OTStatus
 from .newton import (
+    LEAST_TOLERANCE,
     RUNNING,
     Point,
     Subproblem,
@@ -20,6 +21,7 @@ from .newton import (
     choose,
     evaluate,
     maximised,
+    potentials,
     quadratic,
     refuse_traced,
     stats,
@@ -92,6 +94,7 @@ def _solved(
 ) -> tuple[Any, Any, Any, Any]:
     xp = namespace(cost)
     given = transposed(a, b, cost)
+    tol = max(tol, LEAST_TOLERANCE * eps(cost))
     state = _begun(given, gamma, k, max_iter)
     for _ in range(max_iter + 1):
         state = _judged(given, gamma, k, tol, max_iter, state)
@@ -207,5 +210,5 @@ def _answer(given: tuple[Any, Any, Any], gamma: Any, state: Outer) -> tuple[Any,
     beta = xp.where(gamma > 0, point.beta, feasible)
     error = xp.sum(xp.abs(a - xp.sum(plan, axis=-2, keepdims=True)), axis=-1, keepdims=True)
     error = error + xp.sum(xp.abs(b - xp.sum(plan, axis=-1, keepdims=True)), axis=-2, keepdims=True)
-    figures = stats(state.steps, error, state.status)
-    return adjoint(plan), point.alpha[..., 0, :], beta[..., :, 0], figures
+    found = potentials(a[..., 0, :], b[..., :, 0], point.alpha, beta)
+    return adjoint(plan), *found, stats(state.steps, error, state.status)
