@@ -18,8 +18,9 @@ INF = float("inf")
 
 
 class AssignmentInfo(NamedTuple):
-    """``gap`` (...) is the value minus that of the potentials, zero up to rounding; ``converged`` (...) is False
-    where too many pairs are forbidden, and the gap infinite.
+    """Proof of a pairing: ``gap`` (...), its cost less the value of the potentials, zero up to rounding.
+
+    ``converged`` (...) is False where too many pairs are forbidden, and the gap infinite.
     """
 
     gap: Any

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from .._core.autodiff import constant
 from .._core.dispatch import op
+from .._core.errors import UnsupportedError
 from .._core.loop import iterate
 from .._core.namespace import namespace
+from .newton import quadratic_potentials
 from .sinkhorn import (
     CONVERGED,
     EPSILON_STEP,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .._core.dispatch import op
+from .._core.dtypes import eps
 from .._core.linalg import adjoint
 from .._core.namespace import namespace
 from .canonical import OTStatus

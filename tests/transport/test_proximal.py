@@ -205,7 +205,10 @@ def test_laws(seed):
     alpha, beta, _ = quadratic_potentials(a, b, cost, gamma, tol=1e-10, max_iter=1000)
     np.testing.assert_allclose(full, examples.plan_of(alpha, beta, cost, gamma), atol=1e-4)
     np.testing.assert_allclose(
-        *(primal_value(t, cost, gamma, m) for t in (full, examples.plan_of(alpha, beta, cost, gamma))),
+        *(
+            primal_value(t, cost, gamma, m)
+            for t in (full, examples.plan_of(alpha, beta, cost, gamma))
+        ),
         atol=2e-8 * scale,
     )
     order = np.random.default_rng(seed).permutation(m)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..._core.registry import Case, Residual, declare, real_data
+from ..kinds import SHARPNESS
 from ..regularizers import Entropy, SparsityConstrained, SquaredL2, Unregularized
 from ..request import FINEST
 from ..solve import sinkhorn, solve_ot
@@ -56,7 +57,8 @@ def _judged(arrays: Arrays, result: Any, options: Options, eps: float) -> dict[s
     known = [np.where(x > -np.inf, x, 0.0) for x in (alpha, beta)]
     dual = (known[0] * a).sum(-1) + (known[1] * b).sum(-1)
     dual = dual - _conjugate(regularizer, arrays, alpha, beta)
-    tol = max(options["tol"], FINEST * eps) / eps
+    sharpness = SHARPNESS * np.ptp(finite) / strength if isinstance(regularizer, Entropy) else 0.0
+    tol = max(options["tol"] / eps, FINEST, sharpness)
     return {
         "negative": Residual(float(np.count_nonzero(plan < 0)), 0.0),
         "marginals": Residual(float(((rows + columns) / mass).max()) / eps, 4 * tol),
