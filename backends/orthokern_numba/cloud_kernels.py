@@ -25,7 +25,7 @@ from .entropic_kernels import (
     relaxed,
 )
 
-# By how much potentials are raised while nothing is seen of their row or column.
+# By how much the potential of a column is raised while nothing is seen of it.
 SHOWING = 600.0
 # Plain sweeps of a window that leave more than this part of the error have stalled.
 STALLING = 1.0 - 1e-4
@@ -87,13 +87,14 @@ def _cloud_rows(
         _cost_row(x[i], y, p, scale, row)
         found = _exponentials(f[i], g, row)
         error += abs(found - a[i])
-        if found > 0.0:
-            factor = relaxed(1.0, found, a[i], theta)
-            f[i] += math.log(factor)
-            _add(factor, row, total)
-        else:
-            f[i] += SHOWING
+        if not 0.0 < found < np.inf:
+            _cost_row(x[i], y, p, scale, row)
+            f[i] = -np.max(g - row)
+            found = _exponentials(f[i], g, row)
             error = np.inf
+        factor = relaxed(1.0, found, a[i], theta)
+        f[i] += math.log(factor)
+        _add(factor, row, total)
     return error
 
 
