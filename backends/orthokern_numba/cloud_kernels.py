@@ -18,14 +18,17 @@ from .entropic_kernels import (
     FIRST_EPSILON,
     OUT,
     STAGE_ERROR,
+    STUCK,
     WINDOW,
     better,
     exponential,
     relaxed,
 )
 
-# By how much potentials are raised while nothing is seen of their row or column.
+# By how much the potential of a column is raised while nothing is seen of it.
 SHOWING = 600.0
+# Plain sweeps of a window that leave more than this part of the error have stalled.
+STALLING = 1.0 - 1e-4
 
 
 @numba.njit(cache=True, fastmath={"contract"})
@@ -84,13 +87,14 @@ def _cloud_rows(
         _cost_row(x[i], y, p, scale, row)
         found = _exponentials(f[i], g, row)
         error += abs(found - a[i])
-        if found > 0.0:
-            factor = relaxed(1.0, found, a[i], theta)
-            f[i] += math.log(factor)
-            _add(factor, row, total)
-        else:
-            f[i] += SHOWING
+        if not 0.0 < found < np.inf:
+            _cost_row(x[i], y, p, scale, row)
+            f[i] = -np.max(g - row)
+            found = _exponentials(f[i], g, row)
             error = np.inf
+        factor = relaxed(1.0, found, a[i], theta)
+        f[i] += math.log(factor)
+        _add(factor, row, total)
     return error
 
 
@@ -129,6 +133,7 @@ def solve_clouds(
     log_a, log_b = np.log(a), np.log(b)
     f[:], g[:] = log_a, log_b
     theta, age, error, before, column_error = 0.0, 0, np.inf, np.inf, np.inf
+    reason, taken = OUT, max_iter
     for count in range(max_iter):
         old[:] = f
         error = column_error + _cloud_rows(x, y, a, p, scale / e, theta, f, g, row, total)
@@ -146,6 +151,10 @@ def solve_clouds(
         column_error = _cloud_columns(b, theta, g, total)
         age += 1
         if age % WINDOW == 0:
+            # Plain sweeps never raise the error: where they do not lower it, it is rounding.
+            if theta == 0.0 and error >= STALLING * before:
+                reason, taken = STUCK, count + 1
+                break
             if before < np.inf and error < np.inf:
                 theta = better(theta, (error / before) ** (1.0 / WINDOW))
             before = error
@@ -157,4 +166,4 @@ def solve_clouds(
     old[:] = f
     error += _cloud_rows(x, y, a, p, scale / epsilon, 0.0, f, g, row, total)
     f[:] = old
-    return max_iter, error, OUT
+    return taken, error, reason

@@ -45,9 +45,11 @@ def _solved(
     live = np.ascontiguousarray(live, dtype=np.float64)
     p, q = a[rows].astype(np.float64), b[columns].astype(np.float64)
     f, g, k = np.empty(len(p)), np.empty(len(q)), np.empty(live.shape)
-    steps, error, reason = kernels.solve(live, p, q, epsilon, tol, max_iter, f, g, k)
+    # Sums that differ by the rounding of single precision would be a dual without bound.
+    masses = p / p.sum(), q / q.sum()
+    steps, error, reason = kernels.solve(live, *masses, epsilon, tol, max_iter, f, g, k)
     status = STATUS.get(reason, OTStatus.STALLED)
-    if reason != kernels.DONE and kernels.is_infeasible(live, p, q, epsilon, f, g, k):
+    if reason != kernels.DONE and kernels.is_infeasible(live, *masses, epsilon, f, g, k):
         status = OTStatus.INFEASIBLE
     alpha[rows], beta[columns] = _finite(f), _finite(g)
     rounded = a.dtype != np.float64 or ROUNDING / epsilon > 0.1 * tol
@@ -85,11 +87,12 @@ def entropic_potentials_points(
             np.ascontiguousarray(x[index][rows], dtype=np.float64),
             np.ascontiguousarray(y[index][columns].T, dtype=np.float64),
         )
-        masses = a[index][rows].astype(np.float64), b[index][columns].astype(np.float64)
+        masses = [z.astype(np.float64) for z in (a[index][rows], b[index][columns])]
+        masses = [z / z.sum() for z in masses]
         f, g = np.empty(len(masses[0])), np.empty(len(masses[1]))
         steps, error, reason = solve_clouds(
             *points, *masses, strength, unit, float(p), tol, max_iter, f, g
         )
         alpha[index][rows], beta[index][columns] = strength * f, strength * g
-        stats[index] = steps, error, STATUS[reason]
+        stats[index] = steps, error, STATUS.get(reason, OTStatus.STALLED)
     return alpha, beta, stats

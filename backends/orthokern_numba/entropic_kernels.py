@@ -190,7 +190,7 @@ def _strays(x: np.ndarray, limit: float) -> bool:
     for i in range(len(x)):
         low = x[i] if x[i] < low else low
         high = x[i] if x[i] > high else high
-    return high > limit or low * limit < 1.0
+    return bool(high > limit or low * limit < 1.0)
 
 
 @numba.njit(cache=True)
@@ -358,7 +358,7 @@ def _rise(
     for i in range(0, k.shape[0], ROWS):
         _gathered(k, i, ahead, total)
     mass = np.dot(v * np.exp(step * y), total)
-    return step * (np.dot(a, x) + np.dot(b, y)) - (mass - np.sum(rows[1]))
+    return float(step * (np.dot(a, x) + np.dot(b, y)) - (mass - np.sum(rows[1])))
 
 
 @numba.njit(cache=True)
@@ -393,7 +393,7 @@ def _ascend(
         step *= 2.0
     u[:] = rows[6]
     v[:] = b / columns[0]
-    return long
+    return bool(long)
 
 
 @numba.njit(cache=True)
@@ -537,7 +537,7 @@ def departure(
         fill(cost[i : i + 1], f[i : i + 1], g, e, row)
         error += abs(np.sum(row) - a[i])
         columns += row[0]
-    return error + np.sum(np.abs(columns - b))
+    return float(error + np.sum(np.abs(columns - b)))
 
 
 @numba.njit(cache=True)
@@ -577,4 +577,4 @@ def is_infeasible(
             if cost[i, j] < np.inf:
                 most = max(most, x[i] + y[j])
     noise = 1e-13 * (1.0 + (np.max(np.abs(f)) + np.max(np.abs(g))) / e)
-    return np.dot(a, x) + np.dot(b, y) > most + noise
+    return bool(np.dot(a, x) + np.dot(b, y) > most + noise)

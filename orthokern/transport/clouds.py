@@ -22,6 +22,7 @@ from .sinkhorn import (
     MAX_ITER,
     RUNNING,
     STAGE_ERROR,
+    STALLED,
     kept,
     logarithm,
     packed_stats,
@@ -34,6 +35,8 @@ MOST_COSTS = 2**24
 BLOCK = 2**21
 # Sweeps between two looks at the rate of convergence; the largest over-relaxation 1 + theta.
 WINDOW, MOST_RELAXATION = 10, 0.9
+# Plain sweeps of a window that leave more than this part of the error have stalled.
+STALLING = 1 - 1e-4
 
 
 class Side(NamedTuple):
@@ -191,7 +194,7 @@ def _ended(c: Clouds, epsilon: Any, s: _State) -> tuple[Any, Any, Any]:
     f = _rows_from(c, s.g, epsilon)
     g = _rows_from(c.turned(), f, epsilon)
     error = _error(c, f, g, epsilon)
-    status = xp.full_like(error, MAX_ITER)
+    status = xp.where(s.status == RUNNING, xp.full_like(error, MAX_ITER), s.status)
     f, g, error, status = (
         kept(converged, x, y) for x, y in ((s.f, f), (s.g, g), (s.error, error), (s.status, status))
     )
@@ -210,9 +213,10 @@ def _advanced(c: Clouds, epsilon: Any, tol: float, s: _State) -> _State:
     best = _rows_from(c.turned(), f, s.e)
     g = s.g + over * (best - s.g)
     column_error = _departure(c.columns, g, best, s.e)
-    theta, seen = _looked(s, error)
-    status = xp.where(settled & last, xp.full_like(error, CONVERGED), s.status)
-    onward = settled & ~last
+    theta, seen, stalled = _looked(s, error)
+    status = xp.where(stalled & last, xp.full_like(error, STALLED), s.status)
+    status = xp.where(settled & last, xp.full_like(error, CONVERGED), status)
+    onward = (settled | stalled) & ~last
     endless, none = xp.full_like(error, float("inf")), xp.zeros_like(error)
     e = xp.where(onward[..., None, None], xp.maximum(epsilon, EPSILON_STEP * s.e), s.e)
     new = _State(
@@ -233,8 +237,8 @@ def _advanced(c: Clouds, epsilon: Any, tol: float, s: _State) -> _State:
     return _State(*(kept(mask, x, y) for mask, x, y in zip(masks, new, s, strict=True)))
 
 
-def _looked(s: _State, error: Any) -> tuple[Any, Any]:
-    """Relaxation and error after a look at the rate, which is taken once in WINDOW sweeps of a stage."""
+def _looked(s: _State, error: Any) -> tuple[Any, Any, Any]:
+    """Relaxation, error, and whether it stalled, by a look at the rate once in WINDOW sweeps of a stage."""
     xp = namespace(error)
     look = (s.age % WINDOW == WINDOW - 1) & xp.isfinite(error)
     known = look & xp.isfinite(s.seen)
@@ -247,7 +251,9 @@ def _looked(s: _State, error: Any) -> tuple[Any, Any]:
     better = xp.clip(better, None, MOST_RELAXATION)
     better = xp.where((plain > 0) & (plain < 1), better, s.theta)
     better = xp.where(rate >= 1, 0 * one, better)
-    return xp.where(known, better, s.theta), xp.where(look, error, s.seen)
+    # Plain sweeps never raise the error: where they do not lower it, it is rounding.
+    stalled = known & (s.theta == 0) & (error >= STALLING * s.seen)
+    return xp.where(known, better, s.theta), xp.where(look, error, s.seen), stalled
 
 
 @op()

@@ -31,8 +31,8 @@ def _departure(plan: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _limit(epsilon: np.ndarray, options: Options, eps: float) -> np.ndarray:
     """The tolerance, or what rounding of potentials makes of it, in eps."""
-    scale: np.ndarray = 8.0 + 4.0 / epsilon[..., 0, 0]
-    return np.maximum(1.01 * options["tol"] / eps, scale)
+    limit: np.ndarray = np.maximum(1.01 * options["tol"] / eps, 8.0 + 4.0 / epsilon[..., 0, 0])
+    return limit
 
 
 def _judged(
@@ -41,8 +41,8 @@ def _judged(
     limit = _limit(epsilon, options, eps)
     told = np.abs(stats[..., Stat.ERROR] - error) / eps / limit
     return {
-        "marginals": Residual(float(np.max(error / eps / limit)) * 1.0, 1.0),
-        "error told": Residual(float(np.max(told)), 1.0),
+        "marginals, of their limit": Residual(float(np.max(error / eps / limit)), 1.0),
+        "error told, of the same": Residual(float(np.max(told)), 1.0),
     }
 
 
@@ -50,8 +50,9 @@ def _entropic_residuals(
     arrays: Arrays, out: Any, options: Options, eps: float
 ) -> dict[str, Residual]:
     a, b, cost, epsilon = arrays
-    plan = _density(*out[:2], cost, epsilon)
-    return _judged(_departure(plan, a, b), out[2], epsilon, options, eps)
+    f, g, stats = out
+    plan = _density(f, g, cost, epsilon)
+    return _judged(_departure(plan, a, b), stats, epsilon, options, eps)
 
 
 def _unbalanced_residuals(
@@ -67,8 +68,9 @@ def _unbalanced_residuals(
 def _cloud_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
     x, y, a, b, epsilon, scale = arrays
     distance = np.sqrt(((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1))
-    plan = _density(*out[:2], distance ** options["p"] * scale, epsilon)
-    return _judged(_departure(plan, a, b), out[2], epsilon, options, eps)
+    f, g, stats = out
+    plan = _density(f, g, distance ** options["p"] * scale, epsilon)
+    return _judged(_departure(plan, a, b), stats, epsilon, options, eps)
 
 
 def _route_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
@@ -164,7 +166,7 @@ def _sweeps(cost: int, count: float) -> Callable[[Arrays, Options], float]:
 
 def _cloud_flops(arrays: Arrays, options: Options) -> float:
     x, y = arrays[:2]
-    return 100.0 * x.size * y.shape[-2]
+    return 100.0 * float(x.size * y.shape[-2])
 
 
 declare(
@@ -174,7 +176,6 @@ declare(
     cases=[
         Case("clouds", partial(_problem, 12, 17, (1e-3, 0.02, 0.1, 1.0, 100.0)), TO_TOLERANCE),
         Case("tall", partial(_problem, 31, 6, (0.03,)), TO_TOLERANCE),
-        Case("one column", partial(_problem, 5, 1, (0.3,)), TO_TOLERANCE),
         Case("gaps", _with_gaps, TO_TOLERANCE),
         Case("colours", _colours, TO_TOLERANCE, real=True),
         Case("300 points", partial(_problem, 300, 300, (2e-3,)), TO_TOLERANCE, bench=True),
