@@ -184,7 +184,7 @@ def assignment(cost: Any, /) -> Any:
     held = xp.astype(owner[..., None, :] == rows[:, None], rows.dtype)
     columns = xp.sum(held * (_numbers(n, cost) + 1), axis=-1) - 1
     alpha = xp.min(cost - beta[..., None, :], axis=-1)
-    return columns, xp.where(alpha < INF, alpha, xp.zeros_like(alpha)), beta
+    return columns, xp.where(alpha == INF, xp.zeros_like(alpha), alpha), beta
 
 
 def _with_row(cost: Any, beta: Any, owner: Any, row: Any) -> tuple[Any, Any]:
