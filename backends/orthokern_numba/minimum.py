@@ -21,4 +21,4 @@ def lowest(x: np.ndarray, y: np.ndarray) -> float:
         d = min(d, x[j + 3] + y[j + 3])
     for j in range(whole, len(x)):
         a = min(a, x[j] + y[j])
-    return min(min(a, b), min(c, d))
+    return min(a, b, c, d)

@@ -1,6 +1,4 @@
-"""Optimal transport: the column functions of its regularizers, assignment, and what turns potentials and plans into
-bounds.
-"""
+"""Optimal transport: column functions of its regularizers, assignment, what turns potentials and plans into bounds."""
 
 from __future__ import annotations
 

@@ -18,8 +18,9 @@ INF = float("inf")
 
 
 class AssignmentInfo(NamedTuple):
-    """``gap`` (...) is the value minus that of the potentials, zero up to rounding; ``converged`` (...) is False
-    where too many pairs are forbidden, and the gap infinite.
+    """``gap``: the value less that of the potentials; ``converged``: False where no pairing is whole; both (...).
+
+    The gap is zero up to rounding, and infinite where too many pairs are forbidden.
     """
 
     gap: Any
@@ -129,7 +130,9 @@ def _pairing(cost: Any) -> _Pairing:
     *batch, m, n = cost.shape
     if 0 in cost.shape:
         sizes = ((), (m,), (n,))
-        nothing = [xp.zeros((*batch, *size), dtype=cost.dtype, device=device(cost)) for size in sizes]
+        nothing = [
+            xp.zeros((*batch, *size), dtype=cost.dtype, device=device(cost)) for size in sizes
+        ]
         return _Pairing(xp.broadcast_to(_numbers(m, cost), (*batch, m)), *nothing)
     columns, alpha, beta = assignment(constant(cost))
     alone = columns < 0
@@ -221,7 +224,9 @@ def _with_row(cost: Any, beta: Any, owner: Any, row: Any) -> tuple[Any, Any]:
     )
     found = (low < INF)[..., None]
     level = xp.where(found, low[..., None], zero)
-    return beta - xp.where(found & ~is_open, level - xp.where(is_open, zero, distance), zero), _handed_on(owner, before, found & here)
+    return beta - xp.where(
+        found & ~is_open, level - xp.where(is_open, zero, distance), zero
+    ), _handed_on(owner, before, found & here)
 
 
 def _moving(low: Any, row: Any) -> Any:

@@ -101,9 +101,7 @@ def test_known_pairings(place, dtype, cost, columns, value):
 @every_place
 def test_the_longer_side_may_be_the_rows(place):
     cost = np.array([[5.0, 10.0], [9.0, 3.0], [1.0, 2.0]])
-    found = numbers(
-        orthokern.linear_assignment(made(cost, place.library), backend=place.backend)
-    )
+    found = numbers(orthokern.linear_assignment(made(cost, place.library), backend=place.backend))
     assert found.rows.tolist() == [1, 2]
     assert found.columns.tolist() == [1, 0]
     assert float(found.value) == 4
@@ -167,9 +165,7 @@ def test_laws(seed, kind, shift, backend):
     np.testing.assert_allclose(solved(cost[order], backend=backend).value, value, **near)
     if m == n:
         u = rng.standard_normal((m, 1))
-        np.testing.assert_allclose(
-            solved(cost + u, backend=backend).value, value + u.sum(), **near
-        )
+        np.testing.assert_allclose(solved(cost + u, backend=backend).value, value + u.sum(), **near)
 
 
 # What cannot be paired
@@ -180,9 +176,7 @@ def test_as_many_pairs_as_there_can_be(place, rng):
     """Three rows share two columns, and one has none."""
     cost = rng.random((6, 7))
     cost[:3, 2:], cost[4] = INF, INF
-    found = numbers(
-        orthokern.linear_assignment(made(cost, place.library), backend=place.backend)
-    )
+    found = numbers(orthokern.linear_assignment(made(cost, place.library), backend=place.backend))
     assert np.count_nonzero(found.columns < 0) == 2
     assert found.columns[4] == -1
     assert found.value == INF
@@ -248,7 +242,7 @@ def test_half_precision_is_computed_in_single(rng, backend):
 REFUSED = {
     "NaN": (lambda: solved(np.array([[1.0, NAN]])), orthokern.ValuesError, "neither NaN nor minus infinity"),
     "minus infinity": (lambda: solved(np.array([[1.0, -INF]])), orthokern.ValuesError, "nor minus infinity"),
-    "plus infinity": (lambda: solved(np.array([[1.0, INF]]), maximize=True), orthokern.ValuesError, "nor plus infinity"),
+    "plus infinity": (lambda: solved(np.array([[1.0, INF]]), maximize=True), orthokern.ValuesError, "nor plus inf"),
     "integers": (lambda: solved(np.ones((2, 2), dtype=int)), orthokern.DTypeError, "cast to a floating dtype first"),
     "complex": (lambda: solved(np.ones((2, 2), dtype=complex)), orthokern.DTypeError, "real part"),
     "vector": (lambda: solved(np.ones(3)), orthokern.ShapeError, "at least 2 dimensions"),
