@@ -123,36 +123,45 @@ def evaluate(
 
 
 @numba.njit(cache=True)
-def _fill_idle(problem: Problem, function: Function, point: Point) -> tuple[bool, bool]:
-    """Give entries to lines and places that have mass and none: ``(changed, possible)``.
+def _fill_idle(
+    problem: Problem, function: Function, point: Point, value: Value, support: Support
+) -> tuple[Value, Support, bool]:
+    """Give entries to lines, then to places, that have mass and none; False where one is forbidden everywhere.
 
-    Without an entry there is no second derivative, and a Newton step means nothing.
+    Without an entry there is no second derivative, and a Newton step means nothing. Of the plain function this is the
+    maximum over these coordinates. Of the proximal one it is where a bound of the plan has their mass: no farther than
+    the maximum, so that the objective rises.
     """
     costs, a, b = problem
-    lines, places = (point.gq >= b) & (b > 0.0), (point.gp >= a) & (a > 0.0)
-    if not (np.any(lines) or np.any(places)):
-        return False, True
-    step = function.step
-    if not math.isinf(step.tau):
-        proximal_sweeps.activate(
-            costs, point.p, point.q, step, function.before, point.levels, places, lines, a, b
+    step, possible = function.step, True
+    plain = math.isinf(step.tau)
+    factor = 0.0 if plain else 1.0 / step.tau
+    lines = (point.gq >= b) & (b > 0.0)
+    if np.any(lines):
+        wanted = b * (step.gamma + factor)
+        possible = sweeps.maximize_lines(
+            costs, function.before, factor, point.p, point.q, wanted, lines
         )
-        return True, True
-    possible = sweeps.maximize_lines(costs, point.p, point.q, step.gamma * b, lines)
-    sweeps.slack_sums(costs, point.p, point.q, point.gp, point.gq)
-    places = (point.gp <= 0.0) & (a > 0.0)
+        value, support = evaluate(problem, function, point, support)
+    places = (point.gp >= a) & (a > 0.0)
     if np.any(places):
-        reached = sweeps.maximize_places(costs, point.p, point.q, step.gamma * a, places)
+        wanted = a * (step.gamma if plain else factor)
+        shifted = point.q - step.gamma * point.levels
+        reached = sweeps.maximize_places(
+            costs, function.before, factor, point.p, shifted, wanted, places
+        )
         possible = possible and reached
-    return True, possible
+        value, support = evaluate(problem, function, point, support)
+    return value, support, possible
 
 
 @numba.njit(cache=True)
-def _sweep_all(problem: Problem, gamma: float, point: Point) -> None:
+def _sweep_all(problem: Problem, function: Function, point: Point) -> None:
     """Exact maximization of the plain function over all places, then over all lines."""
     costs, a, b = problem
-    sweeps.maximize_places(costs, point.p, point.q, gamma * a, a > 0.0)
-    sweeps.maximize_lines(costs, point.p, point.q, gamma * b, b > 0.0)
+    gamma, nothing = function.step.gamma, function.before
+    sweeps.maximize_places(costs, nothing, 0.0, point.p, point.q, gamma * a, a > 0.0)
+    sweeps.maximize_lines(costs, nothing, 0.0, point.p, point.q, gamma * b, b > 0.0)
 
 
 @numba.njit(cache=True)
@@ -194,7 +203,7 @@ def _shorten(
         found = _slope(trial, x, y)
         swept = plain and number >= TRIALS_BEFORE_SWEEP
         if swept:
-            _sweep_all(problem, function.step.gamma, trial)
+            _sweep_all(problem, function, trial)
             value, support = evaluate(problem, function, trial, support)
         raised = value.objective >= here.objective + ARMIJO * length * slope
         mended = (number == 0 or swept) and value.error < 0.9 * here.error
@@ -284,9 +293,7 @@ def ascend(
     products, damping = FIRST_PRODUCTS, DAMPING
     best, idle, steps = np.inf, 0, 0
     while True:
-        changed, possible = _fill_idle(problem, function, point)
-        if changed:
-            value, support = evaluate(problem, function, point, support)
+        value, support, possible = _fill_idle(problem, function, point, value, support)
         idle = 1 if value.error < 0.9 * best else idle + 1
         best = value.error if idle == 1 else best
         status = _verdict(value, goal, bound, possible, idle, most - steps)

@@ -189,45 +189,6 @@ def plan_sums(
 
 
 @numba.njit(cache=True)
-def activate(
-    costs: Costs,
-    p: np.ndarray,
-    q: np.ndarray,
-    step: Proximal,
-    before: Support,
-    levels: np.ndarray,
-    idle_places: np.ndarray,
-    idle_lines: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-) -> None:
-    """Raise the potentials of places and lines without entries until one entry carries at most their mass."""
-    n, m = len(q), len(p)
-    tau, lam = step.tau, step.tau * step.gamma
-    buffer, held = np.empty(m), np.zeros(m)
-    needed = np.full(m, np.inf)
-    for j in range(n):
-        row = line(costs, j, buffer)
-        for e in range(before.start[j], before.start[j + 1]):
-            held[before.place[e]] = before.value[e]
-        if idle_lines[j]:
-            least = np.inf
-            for i in range(m):
-                least = min(least, -held[i] / tau - (p[i] + q[j] - row[i]))
-            if least < np.inf:
-                q[j] += least + b[j] * (1.0 + lam) / tau
-        for i in range(m):
-            if idle_places[i]:
-                gap = (lam * levels[j] - held[i]) / tau - (p[i] + q[j] - row[i])
-                needed[i] = min(needed[i], gap)
-        for e in range(before.start[j], before.start[j + 1]):
-            held[before.place[e]] = 0.0
-    for i in range(m):
-        if idle_places[i] and needed[i] < np.inf:
-            p[i] += max(needed[i], 0.0) + a[i] / tau
-
-
-@numba.njit(cache=True)
 def _largest_squares(v: np.ndarray, count: int, k: int) -> float:
     """Sum of the squares of the k largest of the first ``count`` entries."""
     kept = v[:count]

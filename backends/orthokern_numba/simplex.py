@@ -19,7 +19,7 @@ from .minimum import lowest
 UNITS = 2.0**62
 # A pair enters the basis when its reduced cost is below minus this times the penalty; costs are at most one.
 NEGATIVE = 2.0**-47
-# Pivots allowed for each node where no limit is given; clouds of 2000 points take about 20.
+# Pivots allowed for each node where no limit is given; clouds of 2000 points take 7.
 PIVOTS_PER_NODE = 2000
 # What an artificial arc costs at first where pairs are forbidden, and how this grows while mass is left on them.
 FIRST_PENALTY, GROWTH = 2.0, 8.0
@@ -229,27 +229,34 @@ def _greedy(
 
 
 @numba.njit(cache=True)
+def _neighbours(
+    rows: np.ndarray, columns: np.ndarray, nodes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(first, near, through)``: the ends of the pairs at node x are ``near[first[x]:first[x + 1]]``."""
+    first = np.zeros(nodes + 1, np.int64)
+    for k in range(len(rows)):
+        first[rows[k]] += 1
+        first[columns[k]] += 1
+    first = np.cumsum(first)
+    near, through = np.empty(2 * len(rows), np.int64), np.empty(2 * len(rows), np.int64)
+    for k in range(len(rows)):
+        for x, y in ((rows[k], columns[k]), (columns[k], rows[k])):
+            first[x] -= 1
+            near[first[x]], through[first[x]] = y, k
+    return first, near, through
+
+
+@numba.njit(cache=True)
 def _planted(
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray], supply: np.ndarray, demand: np.ndarray
 ) -> Tree:
     """The tree whose arcs are a forest of ``pairs`` and an artificial one for each of its trees."""
     rows, columns, amounts = pairs
-    m, n = len(supply), len(demand)
-    root = m + n
-    first = np.zeros(root + 1, np.int32)
-    for k in range(len(rows)):
-        first[rows[k]] += 1
-        first[m + columns[k]] += 1
-    first = np.cumsum(first).astype(np.int32)
-    near, through = np.empty(2 * len(rows), np.int32), np.empty(2 * len(rows), np.int32)
-    for k in range(len(rows)):
-        for x, y in ((rows[k], m + columns[k]), (m + columns[k], rows[k])):
-            first[x] -= 1
-            near[first[x]], through[first[x]] = y, k
+    m, root = len(supply), len(supply) + len(demand)
+    first, near, through = _neighbours(rows, columns + m, root)
     parent = np.full(root + 1, -1, np.int32)
     flow = np.zeros(root + 1, np.int64)
-    order = np.empty(root + 1, np.int32)
-    stack = np.empty(root + 1, np.int32)
+    order, stack = np.empty(root + 1, np.int32), np.empty(root + 1, np.int32)
     order[0], count = root, 1
     # A node with something left has to be the top of its tree; where none has, any row may be.
     for wanted in (True, False):
@@ -267,7 +274,8 @@ def _planted(
                     if y != parent[x]:
                         parent[y], flow[y], stack[depth] = x, amounts[through[k]], y
                         depth += 1
-    return _threaded(parent, flow, order)
+    tree: Tree = _threaded(parent, flow, order)
+    return tree
 
 
 @numba.njit(cache=True)
@@ -363,7 +371,8 @@ def _transform(cost: np.ndarray, height: np.ndarray) -> None:
 def _counted(mass: np.ndarray) -> np.ndarray:
     """Masses in units; at least one where there is any, so that each live bin has its potential."""
     counts = np.rint(mass * (UNITS / mass.sum())).astype(np.int64)
-    return np.maximum(counts, mass > 0)
+    at_least: np.ndarray = np.maximum(counts, mass > 0)
+    return at_least
 
 
 def flows(tree: Tree, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -401,18 +410,19 @@ def _exact(
 
 def exact_plan(
     a: np.ndarray, b: np.ndarray, cost: np.ndarray, *, tol: float, max_iter: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """``(plan, alpha, beta, stats)`` of each problem of the batch."""
+) -> tuple[np.ndarray, ...]:
+    """``(plan, alpha, beta, stats)`` of each problem of the batch; ``stats`` are pivots, error and status.
+
+    ``a`` (..., m) and ``b`` (..., n) sum to one, ``cost`` (..., m, n) is at most one in modulus, or plus infinity for
+    a forbidden pair and for all of a bin without mass. The result is exact up to rounding, whatever ``tol``; without
+    ``max_iter`` there may be PIVOTS_PER_NODE (m + n) pivots. A problem that was not solved has a plan of what mass
+    could be placed so far, and potentials that are feasible.
+    """
     batch, (m, n) = cost.shape[:-2], cost.shape[-2:]
     plan = np.zeros(cost.shape)
     alpha, beta = np.zeros((*batch, m)), np.zeros((*batch, n))
     stats = np.zeros((*batch, 3))
     for k in np.ndindex(*batch):
-        stats[k] = _exact(
-            a[k].astype(np.float64),
-            b[k].astype(np.float64),
-            cost[k],
-            max_iter,
-            (plan[k], alpha[k], beta[k]),
-        )
+        masses = a[k].astype(np.float64), b[k].astype(np.float64)
+        stats[k] = _exact(*masses, cost[k], max_iter, (plan[k], alpha[k], beta[k]))
     return tuple(x.astype(cost.dtype, copy=False) for x in (plan, alpha, beta, stats))

@@ -240,15 +240,39 @@ def _line_maximizer(row: np.ndarray, p: np.ndarray, wanted: float) -> float:
 
 
 @numba.njit(cache=True)
+def _lowered(
+    row: np.ndarray, before: Support, factor: float, j: int, buffer: np.ndarray
+) -> np.ndarray:
+    """Costs of a line less ``factor`` times the plan ``before``."""
+    start, end = before.start[j], before.start[j + 1]
+    if start == end:
+        return row
+    buffer[:] = row
+    for e in range(start, end):
+        buffer[before.place[e]] -= factor * before.value[e]
+    return buffer
+
+
+@numba.njit(cache=True)
 def maximize_lines(
-    costs: Costs, p: np.ndarray, q: np.ndarray, wanted: np.ndarray, chosen: np.ndarray
+    costs: Costs,
+    before: Support,
+    factor: float,
+    p: np.ndarray,
+    q: np.ndarray,
+    wanted: np.ndarray,
+    chosen: np.ndarray,
 ) -> bool:
-    """Set ``q_j`` where ``chosen`` so that positive slacks sum to ``wanted_j``. False where a line is forbidden."""
-    buffer = np.empty(len(p))
+    """Set ``q_j`` where ``chosen`` so that positive slacks sum to ``wanted_j``. False where a line is forbidden.
+
+    Costs are counted less ``factor`` times the plan ``before``.
+    """
+    buffers = np.empty((2, len(p)))
     possible = True
     for j in range(len(q)):
         if chosen[j]:
-            found = _line_maximizer(line(costs, j, buffer), p, wanted[j])
+            row = _lowered(line(costs, j, buffers[0]), before, factor, j, buffers[1])
+            found = _line_maximizer(row, p, wanted[j])
             if found < np.inf:
                 q[j] = found
             else:
@@ -274,13 +298,20 @@ def _add_sums_and_counts(
 
 @numba.njit(cache=True)
 def maximize_places(
-    costs: Costs, p: np.ndarray, q: np.ndarray, wanted: np.ndarray, chosen: np.ndarray
+    costs: Costs,
+    before: Support,
+    factor: float,
+    p: np.ndarray,
+    q: np.ndarray,
+    wanted: np.ndarray,
+    chosen: np.ndarray,
 ) -> bool:
     """The same for places, all of them together so that costs are read line by line."""
     m = len(p)
-    buffer, top, total, count = np.empty(m), np.full(m, -np.inf), np.empty(m), np.empty(m)
+    buffers, top, total, count = np.empty((2, m)), np.full(m, -np.inf), np.empty(m), np.empty(m)
     for j in range(len(q)):
-        _raise_tops(line(costs, j, buffer), q[j], top)
+        row = _lowered(line(costs, j, buffers[0]), before, factor, j, buffers[1])
+        _raise_tops(row, q[j], top)
     possible = True
     for i in range(m):
         if chosen[i]:
@@ -289,7 +320,8 @@ def maximize_places(
     for _ in range(MOST_STEPS):
         total[:], count[:] = 0.0, 0.0
         for j in range(len(q)):
-            _add_sums_and_counts(line(costs, j, buffer), p, q[j], total, count)
+            row = _lowered(line(costs, j, buffers[0]), before, factor, j, buffers[1])
+            _add_sums_and_counts(row, p, q[j], total, count)
         moved = False
         for i in range(m):
             if chosen[i] and count[i] > 0.0 and total[i] > wanted[i] * (1.0 + ENOUGH):

@@ -18,9 +18,9 @@ INF = float("inf")
 
 
 class AssignmentInfo(NamedTuple):
-    """Proof of a pairing: ``gap`` (...), its cost less the value of the potentials, zero up to rounding.
+    """``gap``: the value less that of the potentials; ``converged``: False where no pairing is whole; both (...).
 
-    ``converged`` (...) is False where too many pairs are forbidden, and the gap infinite.
+    The gap is zero up to rounding, and infinite where too many pairs are forbidden.
     """
 
     gap: Any
@@ -187,7 +187,7 @@ def assignment(cost: Any, /) -> Any:
     held = xp.astype(owner[..., None, :] == rows[:, None], rows.dtype)
     columns = xp.sum(held * (_numbers(n, cost) + 1), axis=-1) - 1
     alpha = xp.min(cost - beta[..., None, :], axis=-1)
-    return columns, xp.where(alpha < INF, alpha, xp.zeros_like(alpha)), beta
+    return columns, xp.where(alpha == INF, xp.zeros_like(alpha), alpha), beta
 
 
 def _with_row(cost: Any, beta: Any, owner: Any, row: Any) -> tuple[Any, Any]:

@@ -417,20 +417,22 @@ def dense(support, m):
     return plan
 
 
-def test_exact_coordinate_maxima(rng):
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+def test_exact_coordinate_maxima(factor, rng):
     matrix = rng.random((8, 11))
     matrix[2, 1:], matrix[5] = np.inf, np.inf
-    p, q = rng.standard_normal(11), np.zeros(8)
-    wanted = 10.0 ** rng.uniform(-9, 1, 8)
-    chosen = np.arange(8) != 5
-    assert sweeps.maximize_lines(costs_of(matrix), p, q, wanted, chosen)
-    sums = np.maximum(p + q[:, None] - matrix, 0).sum(1)
+    costs, p, q = costs_of(matrix), rng.standard_normal(11), np.zeros(8)
+    before = sweeps.slack_support(costs, p, q, 1.0, sweeps.empty_support(8, 0))
+    lowered = matrix - factor * dense(before, 11)
+    wanted, chosen = 10.0 ** rng.uniform(-9, 1, 8), np.arange(8) != 5
+    assert sweeps.maximize_lines(costs, before, factor, p, q, wanted, chosen)
+    sums = np.maximum(p + q[:, None] - lowered, 0).sum(1)
     np.testing.assert_allclose(sums[chosen], wanted[chosen], rtol=1.01 * sweeps.ENOUGH, atol=1e-14)
     assert q[5] == 0
-    assert not sweeps.maximize_lines(costs_of(matrix), p, q, wanted, ~chosen)
+    assert not sweeps.maximize_lines(costs, before, factor, p, q, wanted, ~chosen)
     wanted = 10.0 ** rng.uniform(-9, 1, 11)
-    assert sweeps.maximize_places(costs_of(matrix), p, q, wanted, wanted > 0)
-    sums = np.maximum(p + q[:, None] - matrix, 0).sum(0)
+    assert sweeps.maximize_places(costs, before, factor, p, q, wanted, wanted > 0)
+    sums = np.maximum(p + q[:, None] - lowered, 0).sum(0)
     np.testing.assert_allclose(sums, wanted, rtol=1.01 * sweeps.ENOUGH, atol=1e-14)
 
 
@@ -517,6 +519,29 @@ def test_gradient_and_second_derivative_belong_to_the_objective(k, rng):
     matrix = second_derivative(here[1], *weights, 0.0, m)
     bend = np.r_[points[2].gp - points[0].gp, points[2].gq - points[0].gq] / (2 * h)
     np.testing.assert_allclose(-matrix @ np.r_[x, y], bend, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 12])
+@pytest.mark.parametrize("tau", [0.3, 30.0, np.inf])
+def test_idle_lines_and_places_get_entries_and_the_objective_rises(k, tau, rng):
+    n, m, gamma = 15, 12, 0.5
+    costs, p, q, step, start, *_ = proximal_pass(rng, n, m, k, gamma, 1.0)
+    task = ascent.Problem(costs, np.full(m, 1 / m), np.full(n, 1 / n))
+    start = start if np.isfinite(tau) else sweeps.empty_support(n, 0)
+    function, spare = ascent.Function(step._replace(tau=tau), start), sweeps.empty_support(n, 0)
+    point = ascent.new_point(p - 4 * (np.arange(m) % 3 == 0), q - 4 * (np.arange(n) % 4 == 0))
+    before, _ = ascent.evaluate(task, function, point, spare)
+    idle = np.sum(point.gp >= task.a)
+    assert idle > 1
+    assert np.any(point.gq >= task.b)
+    value, *_, possible = ascent._fill_idle(task, function, point, before, spare)
+    assert possible
+    assert value.objective > before.objective
+    again, _ = ascent.evaluate(task, function, point, spare)
+    assert again == value
+    assert np.all(point.gq < task.b)
+    # Places that enter a line together raise its level: one of them may have to wait.
+    assert np.sum(point.gp >= task.a) <= (0 if k == m else idle - 1)
 
 
 def test_factorizations_that_fail_are_reported():

@@ -39,7 +39,6 @@ def value(plan, cost):
 def certified(a, b, cost, *, tol=1e-14, status=CONVERGED):
     """The value of a result that proves itself optimal."""
     plan, alpha, beta, stats = solved(a, b, cost)
-    m, n = cost.shape
     assert stats[2] == status
     assert plan.min() >= 0
     assert np.count_nonzero(plan) <= np.count_nonzero(a) + np.count_nonzero(b) - 1
