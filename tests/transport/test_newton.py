@@ -49,7 +49,9 @@ def test_two_points(gamma, swapped, place, dtype):
     assert alpha.dtype == beta.dtype == stats.dtype == cost.dtype
     plan = plan_of(to_numpy(alpha), to_numpy(beta), to_numpy(cost), gamma)
     assert float(stats[Stat.STATUS]) == OTStatus.CONVERGED
-    np.testing.assert_allclose(plan, [[0.5 - swapped, swapped], [swapped, 0.5 - swapped]], atol=1e-5)
+    np.testing.assert_allclose(
+        plan, [[0.5 - swapped, swapped], [swapped, 0.5 - swapped]], atol=1e-5
+    )
 
 
 def test_potentials_of_two_points(backend):
