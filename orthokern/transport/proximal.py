@@ -187,10 +187,10 @@ def _gap(given: tuple[Any, Any, Any], gamma: Any, k: int, point: Point) -> Any:
 def _stepped(given: tuple[Any, Any, Any], gamma: Any, k: int, state: Outer) -> Outer:
     xp = namespace(gamma)
     running = state.status == RUNNING
-    moved, found = advance(_problem(given, gamma, state), state.point, k)
+    point, found = advance(_problem(given, gamma, state), state.point, running, k)
     one = xp.astype(running, gamma.dtype)
     return state._replace(
-        point=choose(running, moved, state.point),
+        point=point,
         inner=xp.where(found, state.inner + one, float(INNER_STEPS)),
         steps=state.steps + one,
     )
