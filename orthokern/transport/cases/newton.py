@@ -104,10 +104,10 @@ declare(
     cases=[
         Case("many entries", weighted(problem, 10.0), TO_TOLERANCE),
         Case("few entries", weighted(problem, 0.01), TO_TOLERANCE),
-        Case("batch", weighted(partial(problem, batch=(2, 3)), 0.1, 1.0, 30.0), TO_TOLERANCE),
+        Case("batch", weighted(partial(problem, batch=(2,)), 0.1, 30.0), TO_TOLERANCE),
         Case(
             "forbidden pairs",
-            weighted(partial(problem, m=20, n=15, forbidden=0.2), 1.0),
+            weighted(partial(problem, forbidden=0.2), 1.0),
             TO_TOLERANCE,
         ),
         Case("one row", weighted(partial(problem, m=2, n=7), 1.0), TO_TOLERANCE),

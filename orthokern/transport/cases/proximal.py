@@ -89,10 +89,10 @@ declare(
         Case("two entries", weighted(problem, 5.0), _sparse(2)),
         Case("one entry", weighted(problem, 1.0), _sparse(1)),
         Case("small gamma", weighted(problem, 0.01), _sparse(3)),
-        Case("batch", weighted(partial(problem, batch=(2, 2)), 0.1, 1.0, 30.0), _sparse(3)),
+        Case("batch", weighted(partial(problem, batch=(2,)), 0.1, 30.0), _sparse(3)),
         Case(
             "forbidden pairs",
-            weighted(partial(problem, m=20, n=15, forbidden=0.2), 1.0),
+            weighted(partial(problem, forbidden=0.2), 1.0),
             _sparse(4),
         ),
         Case("points", weighted(partial(points, m=60, n=80), 10.0), _sparse(4), bench=True),
@@ -110,8 +110,8 @@ declare(
     flops=newton_flops,
     cases=[
         Case("problem", problem, TO_TOLERANCE),
-        Case("batch", partial(problem, batch=(2, 3)), TO_TOLERANCE),
-        Case("forbidden pairs", partial(problem, m=20, n=15, forbidden=0.2), TO_TOLERANCE),
+        Case("batch", partial(problem, batch=(2,)), TO_TOLERANCE),
+        Case("forbidden pairs", partial(problem, forbidden=0.2), TO_TOLERANCE),
         Case("points", partial(points, m=60, n=80), TO_TOLERANCE, bench=True),
         Case("colours", colours, TO_TOLERANCE, real=True),
         *(
