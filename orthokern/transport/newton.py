@@ -140,8 +140,8 @@ def direction(problem: Subproblem, point: Point, ridge: Any, k: int) -> tuple[An
     cross = weight - rho * size * kind_b
     corner = xp.sum(cross, axis=-1, keepdims=True) + ridge
     rows = adjoint(xp.sum(weight, axis=-2, keepdims=True)) + ridge
-    eye = identity_like(rows @ adjoint(rows))
-    schur = rows * eye - adjoint(kind_b) @ (rho * kind_b) - adjoint(cross) @ (cross / corner)
+    taken = adjoint(cross) @ (cross / corner) + adjoint(kind_b) @ (rho * kind_b)
+    schur = rows * identity_like(taken) - taken
     right = adjoint(point.lack_a) - adjoint(cross) @ (point.lack_b / corner)
     step_a = xp.linalg.solve(schur, right)
     step_b = (point.lack_b - cross @ step_a) / corner
@@ -154,15 +154,15 @@ def _centred(problem: Subproblem, step_a: Any, step_b: Any) -> tuple[Any, Any]:
     return step_a - shift, step_b + shift
 
 
-def repaired(problem: Subproblem, point: Point, k: int) -> Point:
+def repaired(problem: Subproblem, point: Point, active: Any, k: int) -> Point:
     """Rows and then columns that carry nothing raised until they do; a Newton step would not know how far.
 
     Exact for ``lam = 0``. Else what they carry then is at most their mass, so that the value has not decreased.
     """
-    xp = namespace(point.plan)
-    point = _raised(problem, point, (point.lack_a == problem.a) & (problem.a > 0), -2, k)
-    needy = (point.lack_b == problem.b) & (problem.b > 0)
-    return _raised(problem, point, needy, -1, k) if bool(xp.any(needy)) else point
+    empty = (point.lack_a == problem.a) & (problem.a > 0)
+    point = _raised(problem, point, empty & active, -2, k)
+    empty = (point.lack_b == problem.b) & (problem.b > 0)
+    return _raised(problem, point, empty & active, -1, k)
 
 
 def _raised(problem: Subproblem, point: Point, needy: Any, axis: int, k: int) -> Point:
@@ -190,7 +190,7 @@ def _entrance(v: Any, level: Any, lam: Any, k: int) -> Any:
 
 
 def threshold(v: Any, mass: Any) -> Any:
-    """The number ``theta`` with ``sum max(v - theta, 0) = mass`` in each row; 0 where all is forbidden or no mass is."""
+    """The ``theta`` with ``sum max(v - theta, 0) = mass`` in each row; 0 where all is forbidden or there is no mass."""
     xp = namespace(v)
     top = xp.max(v, axis=-1, keepdims=True)
     usable = (top > -float("inf")) & (mass > 0)
@@ -199,7 +199,9 @@ def threshold(v: Any, mass: Any) -> Any:
     return xp.where(usable, top, 0.0) - xp.where(usable, xp.max(found, axis=-1, keepdims=True), 0.0)
 
 
-def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> tuple[Point, Any]:
+def search(
+    problem: Subproblem, point: Point, step: tuple[Any, Any], active: Any, k: int
+) -> tuple[Point, Any]:
     """``(point, found)``: a point along ``step`` at which the value has grown and its slope has fallen.
 
     The value is concave and its slope, which falls, is piecewise linear. The slope says where to look next, and
@@ -207,7 +209,7 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
     """
     xp = namespace(point.value)
     slope = _slope(point, step)
-    settled = ~(slope > 0)
+    settled = ~((slope > 0) & active)
     best, found = point, xp.zeros_like(settled)
     low, high, length = xp.zeros_like(slope), xp.full_like(slope, float("inf")), xp.ones_like(slope)
     before = slope
@@ -223,7 +225,8 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
         enough = grown | hidden | (xp.abs(after) <= LEVEL * slope)
         best = choose(enough & ~settled, trial, best)
         found = found | (enough & ~settled)
-        settled = settled | (enough & ((after <= STEEP * slope) | (after <= flat)))
+        level = (after <= STEEP * slope) | (after <= flat) | unbounded(problem, trial)
+        settled = settled | (enough & level)
         if bool(xp.all(settled)):
             break
         low, before = (xp.where(enough, x, y) for x, y in ((length, low), (after, before)))
@@ -239,18 +242,20 @@ def _slope(point: Point, step: tuple[Any, Any]) -> Any:
     return total(point.lack_a * step[0]) + total(point.lack_b * step[1])
 
 
-def advance(problem: Subproblem, point: Point, k: int) -> tuple[Point, Any]:
-    """One safeguarded Newton step of all members: ``(point, whether the value has grown)``."""
+def advance(problem: Subproblem, point: Point, active: Any, k: int) -> tuple[Point, Any]:
+    """One safeguarded Newton step: ``(point, whether the value has grown)``; only of ``active`` members."""
     xp = namespace(point.plan)
-    point = repaired(problem, point, k)
+    start = point
+    point = repaired(problem, point, active, k)
     least = eps(point.plan) * (500 + max(point.plan.shape[-2:]))
     ridge = xp.clip(xp.clip(1e-3 * point.error, None, 1e-4) / (1 + problem.lam), least, None)
-    return search(problem, point, direction(problem, point, ridge, k), k)
+    step = direction(problem, point, ridge, k)
+    found, grown = search(problem, point, step, active, k)
+    return choose(active, found, start), grown
 
 
 def unbounded(problem: Subproblem, point: Point) -> Any:
     """Whether the value exceeds that of any plan of mass 1, so that there is none."""
-    xp = namespace(point.value)
     most = 1 + (1 + problem.lam + total(problem.near**2)) / problem.tau
     return point.value > (1 + MARGIN) * most
 
@@ -370,8 +375,7 @@ def _stepped(given: tuple[Any, Any, Any], state: Progress) -> Progress:
     xp = namespace(state.status)
     running = state.status == RUNNING
     k = given[2].shape[-1]
-    moved, _ = advance(quadratic(*given, state.gamma), state.point, k)
-    point = choose(running, moved, state.point)
+    point, _ = advance(quadratic(*given, state.gamma), state.point, running, k)
     gained = point.error < 0.9 * state.best.error
     best = choose(point.error < state.best.error, point, state.best)
     waiting = xp.where(gained, 0.0, state.waiting + 1)

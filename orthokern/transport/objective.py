@@ -28,13 +28,12 @@ def dual_value(a: Any, b: Any, cost: Any, alpha: Any, beta: Any, gamma: Any, k: 
     """
     xp = namespace(cost)
     quadratic = gamma[..., 0] > 0
-    room = xp.min(cost - alpha[..., :, None], axis=-2)
-    feasible = xp.where(b > 0, room, xp.zeros_like(room))
-    beta = xp.where(quadratic, beta, feasible)
     slack = xp.clip(alpha[..., :, None] + beta[..., None, :] - cost, 0.0, None)
     if k < cost.shape[-2]:
         slack = xp.sort(slack, axis=-2, descending=True)[..., :k, :]
     weight = xp.where(gamma > 0, 2 * gamma, xp.ones_like(gamma))
     excess = xp.sum(slack * slack / weight, axis=(-2, -1))
-    linear = xp.sum(alpha * a, axis=-1) + xp.sum(xp.where(b > 0, beta * b, 0.0), axis=-1)
+    feasible = xp.min(cost - alpha[..., :, None], axis=-2)
+    prices = xp.where(quadratic, beta, feasible)
+    linear = xp.sum(alpha * a, axis=-1) + xp.sum(xp.where(b > 0, prices, 0.0) * b, axis=-1)
     return linear - xp.where(quadratic[..., 0], excess, xp.zeros_like(excess))

@@ -112,9 +112,9 @@ def _begun(given: tuple[Any, Any, Any], gamma: Any, k: int, max_iter: int) -> Ou
     start = maximised(given, nearby, START_ERROR, max_iter)
     m = given[2].shape[-1]
     point = evaluate(quadratic(*given, nearby), start.best.alpha, start.best.beta, m)
-    ended = (start.status == OTStatus.INFEASIBLE) | (start.status == RUNNING)
+    ended = (start.status == float(OTStatus.INFEASIBLE)) | (start.status == RUNNING)
     code = xp.where(start.status == RUNNING, float(OTStatus.MAX_ITER), start.status)
-    status = xp.where(ended, code, float(RUNNING))
+    status = xp.where(ended, code, RUNNING + xp.zeros_like(code))
     none = xp.zeros_like(gamma)
     outer = Outer(
         point, point, point.plan, FIRST_TAU / nearby, none, none, none, start.steps, status
@@ -164,7 +164,8 @@ def _next(
     if not bool(xp.any(turned)):
         return state
     anchor = choose(solved, state.point, state.anchor)
-    factor = xp.where(solved, GROWTH, xp.where(failed, ROLLBACK, 1.0))
+    same = xp.ones_like(gamma)
+    factor = xp.where(solved, GROWTH, xp.where(failed, ROLLBACK, same))
     fresh = Outer(
         choose(failed, anchor, state.point),
         anchor,
@@ -190,10 +191,10 @@ def _gap(given: tuple[Any, Any, Any], gamma: Any, k: int, point: Point) -> Any:
 def _stepped(given: tuple[Any, Any, Any], gamma: Any, k: int, state: Outer) -> Outer:
     xp = namespace(gamma)
     running = state.status == RUNNING
-    moved, found = advance(_problem(given, gamma, state), state.point, k)
+    point, found = advance(_problem(given, gamma, state), state.point, running, k)
     one = xp.astype(running, gamma.dtype)
     return state._replace(
-        point=choose(running, moved, state.point),
+        point=point,
         inner=xp.where(found, state.inner + one, float(INNER_STEPS)),
         steps=state.steps + one,
     )
@@ -203,7 +204,7 @@ def _answer(given: tuple[Any, Any, Any], gamma: Any, state: Outer) -> tuple[Any,
     """The certified point, or the last solved subproblem."""
     xp = namespace(gamma)
     a, b, cost = given
-    done = state.status == OTStatus.CONVERGED
+    done = state.status == float(OTStatus.CONVERGED)
     point = choose(done, state.point, state.anchor)
     plan = xp.where(done, state.point.plan, state.near)
     room = xp.min(cost - point.alpha, axis=-1, keepdims=True)

@@ -264,7 +264,7 @@ def test_a_little_mass_that_has_no_way(missing, backend):
         assert all(np.all(np.isfinite(x)) for x in out)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 5, 20])
+@pytest.mark.parametrize("steps", [0, 1, 8])
 def test_too_few_steps(steps, backend, rng):
     a, b, cost = np.full(30, 1 / 30), np.full(40, 1 / 40), rng.random((30, 40))
     for out in (
@@ -316,6 +316,7 @@ def test_batches_on_every_library(place, rng):
         )
     for plan, *_, stats in outs:
         assert type(plan) is type(arrays[0])
+        assert plan.dtype == stats.dtype == arrays[0].dtype
         status = to_numpy(stats)[..., Stat.STATUS]
         assert status.tolist() == [[0, 0], [0, OTStatus.INFEASIBLE]]
         assert np.all(departure(to_numpy(plan), a, b)[status == 0] <= 1e-4)
@@ -332,7 +333,7 @@ def test_input_is_left_alone(rng, backend):
 def test_abstract_arrays_are_refused():
     jax = pytest.importorskip("jax")
     given = [jax.numpy.asarray(x) for x in (np.ones(2) / 2, np.ones(2) / 2, np.eye(2), number(1.0))]
-    with pytest.raises(UnsupportedError, match="proximal_plan .* pass tol=None, max_iter="):
+    with pytest.raises(UnsupportedError, match=r"proximal_plan .* pass tol=None, max_iter="):
         jax.jit(lambda *x: proximal_plan(*x, k=1, tol=1e-5, max_iter=9))(*given)
-    with pytest.raises(UnsupportedError, match="exact_plan .* pass tol=None, max_iter="):
+    with pytest.raises(UnsupportedError, match=r"exact_plan .* pass tol=None, max_iter="):
         jax.jit(lambda *x: exact_plan(*x, tol=1e-5, max_iter=9))(*given[:3])
