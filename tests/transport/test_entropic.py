@@ -313,6 +313,39 @@ def test_a_feasible_neighbour_is_not_called_infeasible(backend):
     np.testing.assert_allclose(plan, [[0.4, 0], [0.1, 0.5]], atol=1e-9)
 
 
+def test_distant_groups_are_shifted_by_long_steps(backend):
+    """Two pairs of clusters with unequal masses: hundreds of epsilon before anything flows between them."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.random((20, 1)), 9 + rng.random((20, 1))])
+    y = np.concatenate([rng.random((20, 1)), 9 + rng.random((20, 1))])
+    cost = (x - y.T) ** 2
+    cost /= cost.max()
+    a, b = np.full(40, 1 / 40), np.r_[np.full(20, 0.6 / 20), np.full(20, 0.4 / 20)]
+    plan, stats = solved(a, b, cost, 2e-4, tol=1e-9, max_iter=120, backend=backend)
+    assert stats[Stat.STATUS] == OTStatus.CONVERGED
+    assert errors(plan, a, b) <= 1.01e-9
+
+
+def test_masses_over_sixty_decades(backend):
+    """Tails of Gaussian curves on a line, which a change of epsilon must not make vanish."""
+    grid = np.arange(80) / 80
+    a, b = (np.exp(-(((grid - at) / width) ** 2)) for at, width in ((0.2, 0.07), (0.6, 0.1)))
+    a, b = a / a.sum(), b / b.sum()
+    cost = (grid[:, None] - grid) ** 2
+    for epsilon in (1e-4, 1e-3):
+        plan, stats = solved(a, b, cost, epsilon, max_iter=200, backend=backend)
+        assert stats[Stat.STATUS] == OTStatus.CONVERGED
+        assert errors(plan, a, b) <= 1.01e-9
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 0.02, 1.0])
+def test_what_is_not_finished_is_not_infeasible(epsilon, backend):
+    for seed in range(30):
+        cost, a, b = problem(np.random.default_rng(seed), 8, 9)
+        _, stats = solved(a, b, cost, epsilon, tol=1e-13, max_iter=1 + seed % 6, backend=backend)
+        assert stats[Stat.STATUS] in (OTStatus.MAX_ITER, OTStatus.CONVERGED)
+
+
 def test_too_few_steps_are_reported(backend, rng):
     cost, a, b = problem(rng, 30, 30)
     plan, stats = solved(a, b, cost, 1e-3, max_iter=3, backend=backend)
@@ -423,6 +456,17 @@ def test_points_give_the_plan_of_their_cost(p, d, backend, rng):
     assert stats[Stat.STATUS] == OTStatus.CONVERGED
     assert errors(plan, a, b) <= 1.1e-10
     np.testing.assert_allclose(stats[Stat.ERROR], errors(plan, a, b), atol=1e-12)
+
+
+def test_points_at_small_epsilon_from_stage_to_stage(backend):
+    rng = np.random.default_rng(5)
+    x, y, a, b, cost, scale = clouds(rng, 25, 30, 2, 2.0)
+    with orthokern.use_backend(backend):
+        alpha, beta, stats = entropic_potentials_points(
+            x, y, a, b, np.array([[3e-3]]), scale, p=2.0, tol=1e-8, max_iter=500
+        )
+    assert stats[Stat.STATUS] == OTStatus.CONVERGED
+    assert errors(plan_of(alpha, beta, cost, 3e-3), a, b) <= 1.1e-8
 
 
 def test_points_in_a_batch_and_without_mass(backend, rng):
