@@ -21,7 +21,7 @@ from .._core.dispatch import op
 from .._core.dtypes import eps
 from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, identity_like
-from .._core.namespace import is_traced, namespace
+from .._core.namespace import is_lazy, is_traced, namespace
 from .canonical import OTStatus
 from .columns import ksupport_prox, simplex_projection
 
@@ -37,8 +37,8 @@ PATIENCE = 80
 # longer step, and that are as good as none.
 INCREASE, STEEP, LEVEL = 1e-4, 0.9, 0.1
 TRIALS, GROWTH, NARROW = 40, 4.0, 0.1
-# Rounding errors of a value, in eps.
-NOISE = 50
+# Rounding errors of a value, in eps, and the least error of marginals that may be asked for.
+NOISE = LEAST_TOLERANCE = 50
 # A dual value that exceeds any value of a plan by this share is that of a problem without plans.
 MARGIN = 1e-3
 
@@ -97,9 +97,7 @@ def evaluate(problem: Subproblem, alpha: Any, beta: Any, k: int) -> Point:
     # The Lagrange function: no large terms cancel in it where the plan is nearly feasible, and it is stationary in
     # the plan, whose rounding errors it does not see.
     paid = xp.where(plan > 0, cost, xp.zeros_like(cost)) * plan
-    inner = total(paid + (plan - near) ** 2 / (2 * tau)) + lam / (2 * tau) * _squares(
-        plan, scaled, shifted, k
-    )
+    inner = total(paid + (plan - near) ** 2 / (2 * tau)) + lam / (2 * tau) * _squares(plan, scaled, shifted, k)
     value = inner + total(alpha * lack_a) + total(beta * lack_b)
     error = total(xp.abs(lack_a)) + total(xp.abs(lack_b))
     return Point(alpha, beta, plan, scaled, shifted, level, lack_a, lack_b, value, error)
@@ -170,9 +168,7 @@ def _raised(problem: Subproblem, point: Point, needy: Any, axis: int, k: int) ->
         return point
     v = problem.near + problem.tau * (point.alpha + point.beta - problem.cost)
     if axis == -1:
-        beta = point.beta + xp.where(
-            needy, -threshold(v, problem.b * (1 + problem.lam)) / problem.tau, 0.0
-        )
+        beta = point.beta + xp.where(needy, -threshold(v, problem.b * (1 + problem.lam)) / problem.tau, 0.0)
         return evaluate(problem, point.alpha, beta, k)
     above = adjoint(v - _entrance(v, point.level, problem.lam, k))
     shift = adjoint(threshold(above, adjoint(problem.a))) / problem.tau
@@ -228,7 +224,8 @@ def search(problem: Subproblem, point: Point, step: tuple[Any, Any], k: int) -> 
         low, before = (xp.where(enough, x, y) for x, y in ((length, low), (after, before)))
         high = xp.where(enough, high, length)
         settled = settled | (high - low <= NARROW * low)
-        share = xp.clip(before / (before - xp.where(enough, -before, after)), 0.1, 0.5)
+        fall = before - xp.where(enough, -before, after)
+        share = xp.clip(before / xp.where(fall > 0, fall, xp.ones_like(fall)), 0.1, 0.5)
         length = xp.where(high < float("inf"), low + share * (high - low), GROWTH * low)
     return best, found
 
@@ -254,11 +251,11 @@ def unbounded(problem: Subproblem, point: Point) -> Any:
 
 
 def refuse_traced(cost: Any, name: str) -> None:
-    """The number of steps depends on values, which a tracer does not have."""
-    if is_traced(cost):
+    """The number of steps depends on values, which neither a tracer nor Dask has."""
+    if is_traced(cost) or is_lazy(cost):
         message = (
-            f"{name} looks at values between its steps, which abstract arrays (jit, vmap, compile) do not have; "
-            'pass tol=None, max_iter=... with method="accelerated" there'
+            f"{name} looks at values between its steps, which abstract arrays (jit, vmap, compile) and Dask do not "
+            'have; pass tol=None, max_iter=... with method="accelerated" there, or arrays in memory'
         )
         raise UnsupportedError(message)
 
@@ -299,7 +296,14 @@ def quadratic_potentials(
     given = transposed(a, b, cost)
     state = maximised(given, gamma, tol, max_iter)
     end = evaluate(quadratic(*given, gamma), state.best.alpha, state.best.beta, cost.shape[-2])
-    return end.alpha[..., 0, :], end.beta[..., :, 0], stats(state.steps, end.error, state.status)
+    figures = stats(state.steps, end.error, state.status)
+    return *potentials(a, b, end.alpha, end.beta), figures
+
+
+def potentials(a: Any, b: Any, alpha: Any, beta: Any) -> tuple[Any, Any]:
+    """``alpha`` (..., m) and ``beta`` (..., n), zero where there is no mass."""
+    xp = namespace(a)
+    return xp.where(a > 0, alpha[..., 0, :], 0.0), xp.where(b > 0, beta[..., :, 0], 0.0)
 
 
 def stats(steps: Any, error: Any, status: Any) -> Any:
@@ -309,9 +313,12 @@ def stats(steps: Any, error: Any, status: Any) -> Any:
     return xp.concat([steps, error, code], axis=-1)[..., 0, :]
 
 
-def maximised(given: tuple[Any, Any, Any], gamma: Any, tol: float, max_iter: int) -> Progress:
+def maximised(
+    given: tuple[Any, Any, Any], gamma: Any, tol: float, max_iter: int
+) -> Progress:
     """Quadratic regularization of ``given``, the transposed masses and cost, up to the error ``tol``."""
     xp = namespace(gamma)
+    tol = max(tol, LEAST_TOLERANCE * eps(gamma))
     state = _judged(given, gamma, tol, _begun(given, gamma))
     for _ in range(max_iter):
         if bool(xp.all(state.status != RUNNING)):
@@ -338,7 +345,7 @@ def _judged(given: tuple[Any, Any, Any], gamma: Any, tol: float, state: Progress
     stage, point, best, waiting, steps, status = state
     last = stage <= gamma
     running = status == RUNNING
-    stuck = waiting >= xp.where(last, float(PATIENCE), float(STAGE_STEPS))
+    stuck = waiting >= xp.where(last, xp.full_like(gamma, PATIENCE), STAGE_STEPS)
     problem = quadratic(*given, stage)
     for code, holds in (
         (OTStatus.STALLED, last & stuck),
