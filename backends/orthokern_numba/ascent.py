@@ -207,12 +207,14 @@ def _shorten(
         if swept:
             _sweep_all(problem, function, trial)
         value, support = evaluate(problem, function, trial, support)
+        found = 0.0 if swept else _slope(trial, x, y)
         raised = value.objective >= here.objective + ARMIJO * length * slope
         mended = (number == 0 or swept) and value.error < 0.9 * here.error
-        if raised or (mended and value.objective >= least):
+        level = value.objective >= least or (not swept and found >= -slope)
+        # The function is concave: where it still rises, it has not fallen. Rounding cannot hide that.
+        if raised or (mended and level) or (found >= 0.0 and not swept):
             return length, value, support
-        found = _slope(trial, x, y)
-        secant = slope / (slope - found) if found < 0.0 and not swept else 0.5
+        secant = 0.5 if swept else slope / (slope - found)
         length *= min(max(secant, SHORTEST), LONGEST)
     return 0.0, value, support
 
