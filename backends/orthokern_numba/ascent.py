@@ -89,9 +89,11 @@ def new_point(p: np.ndarray, q: np.ndarray) -> Point:
 @numba.njit(cache=True)
 def assign(target: Point, source: Point) -> None:
     """Copy all of a point into another."""
-    target.p[:], target.q[:] = source.p, source.q
-    target.gp[:], target.gq[:] = source.gp, source.gq
-    target.levels[:] = source.levels
+    for i in range(len(source.p)):
+        target.p[i], target.gp[i] = source.p[i], source.gp[i]
+    for j in range(len(source.q)):
+        target.q[j], target.gq[j] = source.q[j], source.gq[j]
+        target.levels[j] = source.levels[j]
 
 
 @numba.njit(cache=True)
@@ -136,22 +138,24 @@ def _fill_idle(
     step, possible = function.step, True
     plain = math.isinf(step.tau)
     factor = 0.0 if plain else 1.0 / step.tau
-    lines = (point.gq >= b) & (b > 0.0)
-    if np.any(lines):
-        wanted = b * (step.gamma + factor)
-        possible = sweeps.maximize_lines(
-            costs, function.before, factor, point.p, point.q, wanted, lines
-        )
-        value, support = evaluate(problem, function, point, support)
-    places = (point.gp >= a) & (a > 0.0)
-    if np.any(places):
-        wanted = a * (step.gamma if plain else factor)
-        shifted = point.q - step.gamma * point.levels
-        reached = sweeps.maximize_places(
-            costs, function.before, factor, point.p, shifted, wanted, places
-        )
-        possible = possible and reached
-        value, support = evaluate(problem, function, point, support)
+    for side in range(2):
+        if side == 0:
+            idle = (point.gq >= b) & (b > 0.0)
+            wanted, q = (step.gamma + factor) * b, point.q
+        else:
+            idle = (point.gp >= a) & (a > 0.0)
+            wanted, q = (step.gamma if plain else factor) * a, point.q - step.gamma * point.levels
+        if np.any(idle):
+            if side == 0:
+                raised = sweeps.maximize_lines(
+                    costs, function.before, factor, point.p, q, wanted, idle
+                )
+            else:
+                raised = sweeps.maximize_places(
+                    costs, function.before, factor, point.p, q, wanted, idle
+                )
+            possible = possible and raised
+            value, support = evaluate(problem, function, point, support)
     return value, support, possible
 
 
@@ -199,17 +203,18 @@ def _shorten(
     value = here
     for number in range(MOST_TRIALS):
         _move(trial, point, x, y, length)
-        value, support = evaluate(problem, function, trial, support)
-        found = _slope(trial, x, y)
         swept = plain and number >= TRIALS_BEFORE_SWEEP
         if swept:
             _sweep_all(problem, function, trial)
-            value, support = evaluate(problem, function, trial, support)
+        value, support = evaluate(problem, function, trial, support)
+        found = 0.0 if swept else _slope(trial, x, y)
         raised = value.objective >= here.objective + ARMIJO * length * slope
         mended = (number == 0 or swept) and value.error < 0.9 * here.error
-        if raised or (mended and value.objective >= least):
+        level = value.objective >= least or (not swept and found >= -slope)
+        # The function is concave: where it still rises, it has not fallen. Rounding cannot hide that.
+        if raised or (mended and level) or (found >= 0.0 and not swept):
             return length, value, support
-        secant = slope / (slope - found) if found < 0.0 else 0.5
+        secant = 0.5 if swept else slope / (slope - found)
         length *= min(max(secant, SHORTEST), LONGEST)
     return 0.0, value, support
 
@@ -227,16 +232,18 @@ def _lengthen(
     bound: float,
 ) -> tuple[Value, Support]:
     """Go on from a whole step while the slope does not fall, as it never does where the problem is infeasible."""
-    slope, length, value = _slope(point, x, y), 1.0, here
-    while value.objective <= bound and length < FARTHEST and _slope(trial, x, y) > STEADY * slope:
-        last = value
-        length *= STRETCH
+    steady, length, value = STEADY * _slope(point, x, y), 1.0, here
+    overshot = False
+    while overshot or (
+        value.objective <= bound and length < FARTHEST and _slope(trial, x, y) > steady
+    ):
+        last = value.objective
+        length *= 1.0 / STRETCH if overshot else STRETCH
         _move(trial, point, x, y, length)
         value, support = evaluate(problem, function, trial, support)
-        if value.objective <= last.objective:
-            _move(trial, point, x, y, length / STRETCH)
-            value, support = evaluate(problem, function, trial, support)
+        if overshot:
             break
+        overshot = value.objective <= last
     return value, support
 
 

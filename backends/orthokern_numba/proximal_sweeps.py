@@ -189,15 +189,26 @@ def plan_sums(
 
 
 @numba.njit(cache=True)
-def _largest_squares(v: np.ndarray, count: int, k: int) -> float:
-    """Sum of the squares of the k largest of the first ``count`` entries."""
-    kept = v[:count]
-    if count > k:
-        kept = np.partition(kept, count - k)[count - k :]
-    total = 0.0
-    for c in range(len(kept)):
-        total += kept[c] * kept[c]
-    return total
+def _bring_largest_last(v: np.ndarray, count: int, k: int) -> None:
+    """Reorder the first ``count`` entries so that the k largest of them come last, by Hoare's selection."""
+    low, high, target = 0, count - 1, count - k
+    while low < high:
+        pivot, i, j = v[(low + high) // 2], low, high
+        while i <= j:
+            while v[i] < pivot:
+                i += 1
+            while v[j] > pivot:
+                j -= 1
+            if i <= j:
+                v[i], v[j] = v[j], v[i]
+                i += 1
+                j -= 1
+        if target <= j:
+            high = j
+        elif target >= i:
+            low = i
+        else:
+            break
 
 
 @numba.njit(cache=True)
@@ -212,5 +223,8 @@ def regularizer_conjugate(
     for j in range(len(q)):
         row = line(costs, j, buffer)
         count = _positive(row, p, q[j], held, 1.0, marks, v, place)
-        total += _largest_squares(v, count, k)
+        if count > k:
+            _bring_largest_last(v, count, k)
+        for c in range(max(count - k, 0), count):
+            total += v[c] * v[c]
     return 0.5 * total / gamma

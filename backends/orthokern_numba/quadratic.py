@@ -39,14 +39,12 @@ INNER_ERROR, INNER_FALL = 1e-2, 0.3
 WARM_GAMMA, WARM_ERROR = 0.1, 1e-3
 
 
-@numba.njit(cache=True)
 def _start(problem: Problem) -> Point:
     p = np.zeros(len(problem.a))
     point: Point = new_point(p, sweeps.cheapest(problem.costs, p, len(problem.b)))
     return point
 
 
-@numba.njit(cache=True)
 def _bound(gamma: float) -> float:
     """No plan of mass 1 with costs up to 1 has a larger value: ``1 + gamma / 2``, and room for rounding."""
     return 1.0 + 0.5 * gamma + 1e-6 * (1.0 + gamma)
@@ -62,7 +60,6 @@ def _plain_error(problem: Problem, gamma: float, point: Point) -> float:
     return value.error  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True)
 def _continue(problem: Problem, gamma: float, point: Point, goal: float, most: int) -> Outcome:
     """The plain problem for a falling sequence of regularizers down to ``gamma``."""
     m, n = len(problem.a), len(problem.b)
@@ -85,7 +82,6 @@ def _continue(problem: Problem, gamma: float, point: Point, goal: float, most: i
         g = max(gamma, GAMMA_FALL * g)
 
 
-@numba.njit(cache=True)
 def _largest_step(point: Point, goal: float) -> float:
     """The ``tau`` above which rounding of the slacks shows in the marginals."""
     size = 1.0 + np.max(np.abs(point.p)) + np.max(np.abs(point.q))
@@ -103,7 +99,6 @@ def _gap(problem: Problem, step: Proximal, point: Point, terms: Terms) -> float:
     return float(value + conjugate - np.dot(b, point.q))
 
 
-@numba.njit(cache=True)
 def _is_solved(
     problem: Problem, step: Proximal, point: Point, value: Value, tol: float, certified: bool
 ) -> bool:
@@ -115,7 +110,6 @@ def _is_solved(
     return abs(gap) <= tol * (1.0 + step.gamma)  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True)
 def _approach(
     problem: Problem,
     step: Proximal,
@@ -158,7 +152,6 @@ def _approach(
     return Outcome(STALLED, steps, found.value, before)
 
 
-@numba.njit(cache=True)
 def _solve_quadratic(
     problem: Problem, gamma: float, tol: float, most: int
 ) -> tuple[Point, Outcome]:
@@ -175,7 +168,6 @@ def _solve_quadratic(
     return point, found
 
 
-@numba.njit(cache=True)
 def _solve_proximal(
     problem: Problem, gamma: float, k: int, tol: float, most: int
 ) -> tuple[Point, Outcome]:

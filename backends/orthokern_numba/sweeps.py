@@ -68,8 +68,8 @@ def with_room(support: Support, used: int, more: int) -> Support:
         return support
     place = np.empty(max(2 * room, used + more), dtype=np.int32)
     value = np.empty(len(place))
-    place[:used] = support.place[:used]
-    value[:used] = support.value[:used]
+    for e in range(used):
+        place[e], value[e] = support.place[e], support.value[e]
     return Support(support.start, support.middle, support.share, place, value)
 
 
@@ -247,7 +247,8 @@ def _lowered(
     start, end = before.start[j], before.start[j + 1]
     if start == end:
         return row
-    buffer[:] = row
+    for i in range(len(row)):
+        buffer[i] = row[i]
     for e in range(start, end):
         buffer[before.place[e]] -= factor * before.value[e]
     return buffer

@@ -532,7 +532,7 @@ def test_idle_lines_and_places_get_entries_and_the_objective_rises(k, tau, rng):
     point = ascent.new_point(p - 4 * (np.arange(m) % 3 == 0), q - 4 * (np.arange(n) % 4 == 0))
     before, _ = ascent.evaluate(task, function, point, spare)
     idle = np.sum(point.gp >= task.a)
-    assert idle > 1
+    assert idle >= 1
     assert np.any(point.gq >= task.b)
     value, *_, possible = ascent._fill_idle(task, function, point, before, spare)
     assert possible
