@@ -14,11 +14,10 @@ from .._core.namespace import namespace
 
 @op()
 def quadratic_sweep(alpha: Any, beta: Any, cost: Any, gamma: Any, /) -> tuple[Any, Any, Any]:
-    r"""``(row_sums, column_sums, value)`` of the plan :math:`T = \max(S, 0) / \gamma`, where
-    :math:`S_{ij} = \alpha_i + \beta_j - c_{ij}`.
+    r"""``(row_sums, column_sums, value)`` of the plan :math:`T_{ij} = \max(\alpha_i + \beta_j - c_{ij}, 0) / \gamma`.
 
-    Shapes (..., m), (..., n) and (...); the value is :math:`\sum_{ij} \max(S_{ij}, 0)^2 / (2 \gamma)`, the conjugate
-    of the regularizer. ``gamma`` (..., 1, 1) is positive.
+    Shapes (..., m), (..., n) and (...); the value is :math:`\sum_{ij} \gamma T_{ij}^2 / 2`, which is the conjugate of
+    the regularizer. ``gamma`` (..., 1, 1) is positive.
     """
     xp = namespace(cost)
     slack = xp.clip(alpha[..., :, None] + beta[..., None, :] - cost, 0.0, None)

@@ -1,7 +1,7 @@
 """Device code of the column functions: projections on the simplex and the k-support prox, a team for each row.
 
-A team is a block of one warp, or of several for long rows. Each thread takes every so-manieth entry of the row and
-keeps what it makes of it in the row of the result, so that rows may have any length and memory needs no barrier.
+A team is a block of one warp, or of several for long rows. Each thread has entries of its own, a stride
+apart, and keeps what it makes of them in the row of the result, so that rows may have any length and memory needs no barrier.
 Nothing is sorted: the k largest are found by bisection on the words that store the entries, which stops once k
 of them lie above; thresholds and levels by Newton steps. Sums go over the same tree each time: the bits repeat.
 """
@@ -67,8 +67,7 @@ def _top(row: Any, room: Any) -> Any:
     for e in range(cuda.threadIdx.x, row.size, cuda.blockDim.x):
         value = row[e]
         unknown = unknown or not value < real(math.inf)
-        if value > best:
-            best = value
+        best = max(best, value)
     unknown = cuda.syncthreads_or(np.int32(unknown)) != 0
     return team_max(best, room), not unknown
 
@@ -288,7 +287,7 @@ def prox_kernel(dtype: str) -> Any:
     real = np.dtype(dtype).type
     zero, one, unknown = real(0), real(1), real(math.nan)
     near = real(2 * np.finfo(dtype).eps)
-    limit = -int(np.finfo(dtype).minexp)
+    two, tiny = real(2), real(np.finfo(dtype).tiny)
 
     @cuda.jit
     def prox(v: Any, words: Any, lam: Any, sign: Any, k: Any, t: Any, level: Any) -> None:
@@ -302,9 +301,10 @@ def prox_kernel(dtype: str) -> Any:
             if cuda.threadIdx.x == 0:
                 level[row] = unknown
             return
-        exponent = min(max(math.frexp(top)[1], -limit), limit) if top > zero else 0
-        down = real(math.ldexp(one, np.int32(-exponent)))
-        up = real(math.ldexp(one, np.int32(exponent)))
+        # A number by its significand is a power of two, exactly.
+        bound = max(top, tiny)
+        significand = two * real(math.frexp(bound)[0])
+        up, down = bound / significand, significand / bound
         for e in range(cuda.threadIdx.x, p.size, cuda.blockDim.x):
             p[e] = max(v[row, e], zero) * down
         w = zero
@@ -314,9 +314,9 @@ def prox_kernel(dtype: str) -> Any:
                 w = low
                 if low < high:
                     w = _level(p, weight, k, low, high, near, sums, counts)
-        bound = weight * w
+        taken = weight * w
         for e in range(cuda.threadIdx.x, p.size, cuda.blockDim.x):
-            p[e] = min(max(p[e] - bound, zero), p[e] / (one + weight)) * up
+            p[e] = min(max(p[e] - taken, zero), p[e] / (one + weight)) * up
         if cuda.threadIdx.x == 0:
             level[row] = w * up
 

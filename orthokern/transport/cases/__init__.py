@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import columns
+from . import columns, sweep
 
-__all__ = ["columns"]
+__all__ = ["columns", "sweep"]
