@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import assignment, columns, sinkhorn, solve
+from . import assignment, columns, newton, proximal, sinkhorn, solve, sweep
 
-__all__ = ["assignment", "columns", "sinkhorn", "solve"]
+__all__ = ["assignment", "columns", "newton", "proximal", "sinkhorn", "solve", "sweep"]

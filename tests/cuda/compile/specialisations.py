@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numba as nb
 import numpy as np
 from orthokern_numba.gpu import (
+    columns_kernels,
     elementwise_kernels,
     polar,
     polar_kernels,
     random_kernels,
+    sweep_kernels,
 )
 
 ARCHITECTURES = ((8, 0), (9, 0))
@@ -67,6 +69,35 @@ def of_dtype(dtype):
     arguments = nb.void(rows, rows, nb.int64, rows)
     kernel = elementwise_kernels.shrink
     yield Specialisation(f"shrink {dtype}", kernel, arguments, NARROW, 0, single)
+    yield from of_columns(dtype)
+    yield from of_sweeps(dtype)
+
+
+def of_columns(dtype):
+    """One number of each kind for each warp is shared."""
+    kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
+    rows, row, words = array(kind, 2), array(kind, 1), array(getattr(nb, f"uint{8 * size}"), 2)
+    shared = columns_kernels.MOST_WARPS * (size + 8)
+    common = (rows, words, row, nb.uint64, nb.int64, rows)
+    kernel = columns_kernels.projection_kernel(dtype)
+    yield Specialisation(f"projection {dtype}", kernel, nb.void(*common), NARROW, shared, single)
+    kernel = columns_kernels.prox_kernel(dtype)
+    arguments = nb.void(*common, row)
+    yield Specialisation(f"prox {dtype}", kernel, arguments, NARROW, shared, single)
+
+
+def of_sweeps(dtype):
+    kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
+    stack, rows, row = array(kind, 3), array(kind, 2), array(kind, 1)
+    shared = columns_kernels.MOST_WARPS * size
+    for kernel, arguments, share in (
+        (sweep_kernels.tile_kernel, (rows, rows, stack, stack, stack, rows), shared),
+        (sweep_kernels.rows_kernel, (stack, row, kind, rows), shared),
+        (sweep_kernels.columns_kernel, (stack, row, rows), 0),
+        (sweep_kernels.exponents_kernel, (rows, stack, row, rows), shared),
+    ):
+        name = f"sweep {kernel.__name__} {dtype}"
+        yield Specialisation(name, kernel(dtype), nb.void(*arguments), NARROW, share, single)
 
 
 def of_words(word):
