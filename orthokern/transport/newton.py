@@ -241,13 +241,11 @@ def _slope(point: Point, step: tuple[Any, Any]) -> Any:
 def advance(problem: Subproblem, point: Point, active: Any, k: int) -> tuple[Point, Any]:
     """One safeguarded Newton step: ``(point, whether the value has grown)``; only of ``active`` members."""
     xp = namespace(point.plan)
-    start = point
     point = repaired(problem, point, active, k)
     least = eps(point.plan) * (500 + max(point.plan.shape[-2:]))
     ridge = xp.clip(xp.clip(1e-3 * point.error, None, 1e-4) / (1 + problem.lam), least, None)
     step = direction(problem, point, ridge, k)
-    found, grown = search(problem, point, step, active, k)
-    return choose(active, found, start), grown
+    return search(problem, point, step, active, k)
 
 
 def unbounded(problem: Subproblem, point: Point) -> Any:
