@@ -241,7 +241,7 @@ def _handed_on(owner: Any, before: Any, here: Any) -> Any:
     def hand_on(state: State) -> State:
         owner, here = state
         row = _picked(here, before)[..., None]
-        behind = (owner == row) & ~here & xp.any(here, axis=-1, keepdims=True)
+        behind = (owner == row) & xp.any(here, axis=-1, keepdims=True)
         return xp.where(here, row, owner), behind
 
     def all_ended(state: State) -> Any:

@@ -7,11 +7,11 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog
+from scipy.optimize import linear_sum_assignment, linprog
 
 pytest.importorskip("numba")
 
-from orthokern_numba import simplex
+from orthokern_numba import assignment, simplex
 
 INF = np.inf
 BOUNDED = settings(derandomize=True, max_examples=60, deadline=None, database=None)
@@ -371,3 +371,39 @@ def test_any_layout(rng):
     for layout in (cost[::2], np.asfortranarray(cost[::2])):
         for x, y in zip(solved(a, b, layout), expected, strict=True):
             assert np.array_equal(x, y)
+
+
+# Assignments that go over to it
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 9), (1, 4), (30, 31)])
+@pytest.mark.parametrize("scale", [1e-200, 1, 1e6])
+def test_assignments_with_columns_left_over(shape, scale, rng):
+    """On the longer side potentials are nonpositive, and zero for what is left over."""
+    m, n = shape
+    cost = rng.standard_normal(shape) * scale
+    cost[rng.random(shape) < 0.1] = INF
+    cost[np.arange(m), np.arange(m)] = scale
+    chosen, v = np.empty(m, np.int64), np.empty(n)
+    assignment._by_simplex(cost, chosen, v)
+    rows, columns = linear_sum_assignment(cost)
+    size = np.max(np.abs(cost), where=np.isfinite(cost), initial=0)
+    total = cost[np.arange(m), chosen].sum()
+    np.testing.assert_allclose(total, cost[rows, columns].sum(), rtol=0, atol=1e-12 * size)
+    u = (cost - v).min(1)
+    assert abs(total - u.sum() - v.sum()) <= 1e-12 * size
+    if m < n:
+        assert v.max() <= 0
+        assert np.abs(np.delete(v, chosen)).max() <= 1e-13 * size
+
+
+def test_paths_that_take_too_long_go_over(rng, monkeypatch):
+    called = []
+    inner = assignment._by_simplex
+    monkeypatch.setattr(assignment, "_by_simplex", lambda *a: (called.append(1), inner(*a)))
+    far = squares(rng.random((400, 2)), rng.random((400, 2)) + 3)
+    columns, alpha, beta = assignment.assignment(np.stack([far, rng.random((400, 400)), far.T]))
+    assert len(called) == 2
+    assert all(sorted(c) == list(range(400)) for c in columns.tolist())
+    expected = far[linear_sum_assignment(far)].sum()
+    np.testing.assert_allclose((alpha.sum(-1) + beta.sum(-1))[[0, 2]], expected, rtol=1e-13)
