@@ -1,9 +1,9 @@
 """Device code of the column functions: projections on the simplex and the k-support prox, a team for each row.
 
 A team is a block of one warp, or of several for long rows. Each thread has entries of its own, a stride apart, and
-keeps what it makes of them in the row of the result, so that rows may have any length and memory needs no barrier.
-Nothing is sorted: the k largest are found by bisection on the words that store the entries, which stops once k
-of them lie above; thresholds and levels by Newton steps. Sums go over the same tree each time: the bits repeat.
+keeps what it makes of them in the row of the result, so that rows may have any length and no barrier guards them.
+Nothing is sorted: the k largest are found by bisection on the words that store the entries, which stops once k of
+them lie above; thresholds and levels by Newton steps. Sums go over the same tree each time: the bits repeat.
 """
 
 from __future__ import annotations

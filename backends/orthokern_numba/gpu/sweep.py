@@ -7,6 +7,7 @@ from typing import Any
 
 from . import sweep_kernels as kernels
 from .columns import team_size
+from .columns_kernels import WARP
 from .launching import Launcher, contiguous
 
 # Members of a batch side by side; a block goes on to further ones.
@@ -30,7 +31,7 @@ def quadratic_sweep(
     costs, weights = _by_member(cost, m, n), contiguous(gamma).reshape(-1)
     batch, bands = costs.shape[0], math.ceil(m / kernels.BAND)
     across, members = math.ceil(n / kernels.THREADS), min(costs.shape[0], _MOST_MEMBERS)
-    by_rows = launch.empty((batch, m, math.ceil(n / kernels.WARP)), cost.dtype)
+    by_rows = launch.empty((batch, m, math.ceil(n / WARP)), cost.dtype)
     by_columns = launch.empty((batch, bands, n), cost.dtype)
     squares = launch.empty((batch, 1, bands * across), cost.dtype)
     potentials = _by_member(alpha, m), _by_member(beta, n)
