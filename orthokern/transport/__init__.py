@@ -1,4 +1,4 @@
-"""Optimal transport: the column functions of its regularizers, and what turns potentials and plans into bounds."""
+"""Optimal transport: columns of its plans, bounds of its values, sliced distances, and functional maps of shapes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,31 @@ from .columns import (
     project_sparse_simplex,
     prox_ksupport,
 )
+from .functional_maps import (
+    FmapLosses,
+    RefinedMap,
+    fmap_losses,
+    fmap_to_pointmap,
+    functional_map,
+    pointmap_to_fmap,
+    zoomout,
+)
+from .sliced import sliced_wasserstein, wasserstein_1d
 
 __all__ = [
+    "FmapLosses",
+    "RefinedMap",
     "c_transform",
+    "fmap_losses",
+    "fmap_to_pointmap",
+    "functional_map",
     "ksupport_norm_squared",
+    "pointmap_to_fmap",
     "project_simplex",
     "project_sparse_simplex",
     "prox_ksupport",
     "round_to_marginals",
+    "sliced_wasserstein",
+    "wasserstein_1d",
+    "zoomout",
 ]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import columns
+from . import columns, functional_maps, sliced
 
-__all__ = ["columns"]
+__all__ = ["columns", "functional_maps", "sliced"]
