@@ -118,13 +118,15 @@ def test_peers_factorize(scripts, rng):
 
 
 def test_peers_of_functions_compute_them(scripts, tasks):
-    """Each within the limits that the kernel itself has to keep."""
+    """Each that is here, within the limits that the kernel itself has to keep."""
     accuracy = scripts("accuracy")
     for task in tasks.values():
         if task.factors or task.dtype != "float64":
             continue
         arrays = task.arrays(0)
         for rival in task.rivals:
+            if rival.peer.missing(task.dtype, arrays[0].ndim):
+                continue
             figures = accuracy.contract(task, arrays, rival.peer.load()(*arrays))
             assert next(iter(figures.values())).value < 1e5, rival.peer.name
 

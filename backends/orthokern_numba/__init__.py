@@ -169,6 +169,13 @@ def _assignment(cost: Any) -> Any:
     return assignment(cost)
 
 
+@backend.implements("regularized_rows")
+def _regularized_rows(g: Any, penalty: Any, r: Any) -> Any:
+    from .rows import regularized_rows
+
+    return regularized_rows(g, penalty, r)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

@@ -145,7 +145,7 @@ class Quadratic(Kind):
     gamma: Any
     methods = ("auto", "newton", "accelerated")
     fixed = ("auto", "accelerated")
-    most_steps = 1000
+    most_steps = 5000
 
     @property
     def weight(self) -> Any:
@@ -187,7 +187,7 @@ class Sparse(Kind):
     k: int
     convex: bool = True
     methods = ("auto", "proximal")
-    most_steps = 5000
+    most_steps = 10000
 
     @property
     def strong(self) -> bool:  # type: ignore[override]

@@ -98,7 +98,9 @@ def evaluate(problem: Subproblem, alpha: Any, beta: Any, k: int) -> Point:
     # The Lagrange function: no large terms cancel in it where the plan is nearly feasible, and it is stationary in
     # the plan, whose rounding errors it does not see.
     paid = xp.where(plan > 0, cost, xp.zeros_like(cost)) * plan
-    inner = total(paid + (plan - near) ** 2 / (2 * tau)) + lam / (2 * tau) * _squares(plan, scaled, shifted, k)
+    inner = total(paid + (plan - near) ** 2 / (2 * tau)) + lam / (2 * tau) * _squares(
+        plan, scaled, shifted, k
+    )
     value = inner + total(alpha * lack_a) + total(beta * lack_b)
     error = total(xp.abs(lack_a)) + total(xp.abs(lack_b))
     return Point(alpha, beta, plan, scaled, shifted, level, lack_a, lack_b, value, error)
@@ -169,7 +171,9 @@ def _raised(problem: Subproblem, point: Point, needy: Any, axis: int, k: int) ->
         return point
     v = problem.near + problem.tau * (point.alpha + point.beta - problem.cost)
     if axis == -1:
-        beta = point.beta + xp.where(needy, -threshold(v, problem.b * (1 + problem.lam)) / problem.tau, 0.0)
+        beta = point.beta + xp.where(
+            needy, -threshold(v, problem.b * (1 + problem.lam)) / problem.tau, 0.0
+        )
         return evaluate(problem, point.alpha, beta, k)
     above = adjoint(v - _entrance(v, point.level, problem.lam, k))
     shift = adjoint(threshold(above, adjoint(problem.a))) / problem.tau
@@ -317,9 +321,7 @@ def stats(steps: Any, error: Any, status: Any) -> Any:
     return xp.concat([steps, error, code], axis=-1)[..., 0, :]
 
 
-def maximised(
-    given: tuple[Any, Any, Any], gamma: Any, tol: float, max_iter: int
-) -> Progress:
+def maximised(given: tuple[Any, Any, Any], gamma: Any, tol: float, max_iter: int) -> Progress:
     """Quadratic regularization of ``given``, the transposed masses and cost, up to the error ``tol``."""
     xp = namespace(gamma)
     tol = max(tol, LEAST_TOLERANCE * eps(gamma))

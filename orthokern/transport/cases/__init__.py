@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from . import assignment, columns, newton, proximal, sinkhorn, solve, sweep
+from . import assignment, columns, functional_maps, newton, proximal, sinkhorn, sliced, solve, sweep
 
-__all__ = ["assignment", "columns", "newton", "proximal", "sinkhorn", "solve", "sweep"]
+__all__ = [
+    "assignment",
+    "columns",
+    "functional_maps",
+    "newton",
+    "proximal",
+    "sinkhorn",
+    "sliced",
+    "solve",
+    "sweep",
+]
