@@ -57,6 +57,7 @@ NOT_LAZY = frozenset(
         "linear_assignment",
         "proximal_plan",
         "quadratic_potentials",
+        "quadratic_potentials_points",
         "regularized_rows",
         "sinkhorn",
         "sinkhorn_route",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from orthokern.transport.canonical import OTStatus
+from orthokern.transport.codes import OTStatus
 
 from . import newton_system, proximal_sweeps, sweeps
 from .proximal_sweeps import Proximal, Terms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthokern.transport.canonical import OTStatus, Stat
+from orthokern.transport.codes import OTStatus, Stat
 
 from . import entropic_kernels as kernels
 from .cloud_kernels import solve_clouds

@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-from orthokern.transport.canonical import Stat
+from orthokern.transport.codes import Stat
 
 from . import proximal_sweeps, sweeps
 from .ascent import (

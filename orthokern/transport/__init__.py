@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .assignment import AssignmentInfo, AssignmentResult, linear_assignment
-from .canonical import OTStatus
 from .certificate import c_transform, round_to_marginals
+from .codes import OTStatus
 from .columns import ksupport_norm_squared, project_simplex, project_sparse_simplex, prox_ksupport
 from .functional_maps import (
     FmapLosses,

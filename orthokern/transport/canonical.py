@@ -6,40 +6,14 @@ them together do not matter, are out of it: their costs are infinite and their m
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .._core.autodiff import constant
 from .._core.linalg import running_sum
 from .._core.namespace import namespace
+from .codes import FIXED
 
 INFINITY = float("inf")
-
-
-class Stat(IntEnum):
-    """Columns of the figures that an engine returns beside its potentials."""
-
-    ITERATIONS = 0
-    ERROR = 1
-    STATUS = 2
-
-
-class OTStatus(IntEnum):
-    """Codes of ``info.status``."""
-
-    CONVERGED = 0
-    MAX_ITER = 1
-    STALLED = 2
-    INFEASIBLE = 3
-    TIES = 4
-    OPTIMAL_KSPARSE = 5
-    NO_FEASIBLE_KSPARSE = 6
-    FIXED = 7
-
-
-# As numbers, because Dynamo neither converts members of an enumeration nor compares arrays with them.
-CONVERGED, FIXED, STALLED = map(float, (OTStatus.CONVERGED, OTStatus.FIXED, OTStatus.STALLED))
-TIES, OPTIMAL = float(OTStatus.TIES), float(OTStatus.OPTIMAL_KSPARSE)
 
 
 class Canonical(NamedTuple):

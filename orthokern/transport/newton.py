@@ -22,7 +22,7 @@ from .._core.dtypes import eps
 from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, identity_like
 from .._core.namespace import is_lazy, is_traced, namespace
-from .canonical import OTStatus
+from .codes import OTStatus
 from .columns import ksupport_prox, simplex_projection
 from .implicit import quadratic_tangent
 

@@ -14,7 +14,8 @@ from .._core.linalg import running_sum
 from .._core.namespace import device, is_traced, namespace, same_library
 from .._core.typing import ArrayT
 from .bounds import Bounds, Evidence, centred, weighed
-from .canonical import INFINITY, Stat, heavy, positive_or_one
+from .canonical import INFINITY, heavy, positive_or_one
+from .codes import Stat
 from .kinds import Effort, Kind
 from .results import SparsePlan
 

@@ -12,7 +12,7 @@ from .._core.dispatch import op
 from .._core.dtypes import eps
 from .._core.linalg import adjoint
 from .._core.namespace import namespace
-from .canonical import OTStatus
+from .codes import OTStatus
 from .newton import (
     LEAST_TOLERANCE,
     RUNNING,

@@ -10,7 +10,8 @@ from typing import Any
 
 from .._core.errors import UnsupportedError
 from .._core.namespace import is_traced, namespace
-from .canonical import INFINITY, Canonical, OTStatus, Stat
+from .canonical import INFINITY, Canonical
+from .codes import OTStatus, Stat
 from .kinds import Effort, Kind, Quadratic, Solution, Sparse, largest_of_columns
 from .newton import quadratic_potentials
 from .proximal import exact_plan

@@ -19,7 +19,7 @@ from .._core.linalg import adjoint, identity_like, nan_unless
 from .._core.loop import iterate
 from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.typing import ArrayT
-from .canonical import OTStatus
+from .codes import OTStatus
 from .implicit import entropic_tangent
 
 # Continuation in epsilon: from half the range of the cost, a quarter at a time, each stage to this error.

@@ -13,7 +13,8 @@ from .._core.namespace import is_traced, namespace
 from .._core.results import warn_unconverged
 from .._core.typing import ArrayT
 from .bounds import Bounds, Evidence, Problem, assess, full_potentials
-from .canonical import CONVERGED, FIXED, OPTIMAL, STALLED, TIES, Stat, canonical
+from .canonical import canonical
+from .codes import CONVERGED, FIXED, OPTIMAL, STALLED, TIES, Stat
 from .kinds import Effort, Entropic, Kind, Quadratic, Sparse
 from .points import Points, solve_points
 from .recovery import recovered
@@ -55,7 +56,8 @@ def solve_ot(
     b : array (..., n)
         Masses of the columns, of the same sum up to rounding; they are scaled to it.
     cost : array (..., m, n)
-        Costs, of any sign and scale. Plus infinity forbids a pair; NaN and minus infinity are refused.
+        Costs of any sign and scale, or :class:`Points`. Plus infinity forbids a pair; NaN and minus infinity are
+        refused.
     regularizer : Unregularized, Entropy, SquaredL2 or SparsityConstrained
         :math:`\Omega`, with its strength.
     method : {"auto", "newton", "accelerated", "proximal", "simplex", "sinkhorn"}
@@ -84,7 +86,8 @@ def solve_ot(
     Whatever happens inside, ``lower_bound <= optimum <= upper_bound`` up to rounding. Derivatives: of ``value`` with
     respect to masses, costs and strength for every regularizer (only differences of :math:`\partial/\partial a` and
     of :math:`\partial/\partial b` mean something); of plan and potentials, by the implicit function theorem, for
-    SquaredL2 and Entropy, where plans of the other two are constants. Cost: some 30 to 100 passes over ``cost``.
+    SquaredL2 and Entropy, where plans of the other two are constants. Flops: about 10 m n for each of 20 to 200
+    sweeps over the costs.
 
     References
     ----------
@@ -132,8 +135,12 @@ def sinkhorn(
 
     Parameters
     ----------
-    a, b, cost
-        As in :func:`solve_ot`.
+    a : array (..., m)
+        Masses of the rows.
+    b : array (..., n)
+        Masses of the columns, of the same sum.
+    cost : array (..., m, n)
+        Costs, or :class:`Points`; as in :func:`solve_ot`.
     epsilon : float or array (...)
         Strength, in units of the cost; positive.
     reference : {"counting", "product"}

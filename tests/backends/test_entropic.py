@@ -12,7 +12,7 @@ from orthokern_numba import cloud_kernels
 from orthokern_numba import entropic_kernels as kernels
 
 import orthokern
-from orthokern.transport.canonical import OTStatus, Stat
+from orthokern.transport.codes import OTStatus, Stat
 from orthokern.transport.sinkhorn import entropic_potentials
 
 

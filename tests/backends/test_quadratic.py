@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import orthokern
 from orthokern.testing import libraries
-from orthokern.transport.canonical import OTStatus, Stat
+from orthokern.transport.codes import OTStatus, Stat
 from orthokern.transport.newton import quadratic_potentials
 from orthokern.transport.proximal import proximal_plan
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import orthokern
 from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
-from orthokern.transport.canonical import OTStatus, Stat
 from orthokern.transport.clouds import entropic_potentials_points
+from orthokern.transport.codes import OTStatus, Stat
 from orthokern.transport.sinkhorn import entropic_potentials, unbalanced_potentials
 
 from .conftest import eps_of, made, problem

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment, minimize
 from orthokern._core.dispatch import use_backend
 from orthokern._core.errors import UnsupportedError
 from orthokern.testing.libraries import to_numpy
-from orthokern.transport.canonical import OTStatus, Stat
+from orthokern.transport.codes import OTStatus, Stat
 from orthokern.transport.newton import quadratic_potentials
 
 from . import examples

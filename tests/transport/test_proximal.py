@@ -11,7 +11,7 @@ from scipy.optimize import linprog, minimize
 from orthokern._core.dispatch import use_backend
 from orthokern._core.errors import UnsupportedError
 from orthokern.testing.libraries import to_numpy
-from orthokern.transport.canonical import OTStatus, Stat
+from orthokern.transport.codes import OTStatus, Stat
 from orthokern.transport.newton import quadratic_potentials
 from orthokern.transport.objective import dual_value, primal_value
 from orthokern.transport.proximal import exact_plan, proximal_plan

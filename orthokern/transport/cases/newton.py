@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..._core.registry import Case, Residual, declare, real_data
-from ..canonical import Stat
+from ..clouds import quadratic_potentials_points
+from ..codes import Stat
 from ..newton import quadratic_potentials
 
 Arrays = tuple[np.ndarray, ...]
@@ -80,6 +81,27 @@ def colours(g: np.random.Generator) -> Arrays:
     return a / a.sum(), b / b.sum(), cost / cost.max()
 
 
+def _between_points(arrays: Arrays, p: float) -> Arrays:
+    """The problem with its costs formed."""
+    x, y, a, b, gamma, scale = arrays
+    apart = np.sqrt(((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1))
+    return a, b, apart**p * scale, gamma
+
+
+def _points_residuals(
+    arrays: Arrays, out: Any, options: Options, eps: float
+) -> dict[str, Residual]:
+    return _residuals(_between_points(arrays, options["p"]), out, options, eps)
+
+
+def _clouds(g: np.random.Generator, m: int, n: int, p: float) -> Arrays:
+    """Two clouds in space, with what brings their costs to 1 at most."""
+    x, y = g.standard_normal((m, 3)), g.standard_normal((n, 3))
+    a, b = g.random(m) + 0.05, g.random(n) + 0.05
+    scale = 1 / ((x[:, None] - y) ** 2).sum(-1).max() ** (p / 2)
+    return x, y, a / a.sum(), b / b.sum(), np.array([[1.0]]), np.array([[scale]])
+
+
 def weighted(make: Callable[[np.random.Generator], Arrays], *gammas: float) -> Any:
     """``gammas`` over and over beside a problem, one for each member."""
 
@@ -115,6 +137,22 @@ declare(
         Case("colours", weighted(colours, 1.0), TO_TOLERANCE, real=True),
         *(
             Case(layout, weighted(partial(problem, batch=(2,)), 1.0), TO_TOLERANCE, layout=layout)
+            for layout in LAYOUTS
+        ),
+    ],
+)
+
+declare(
+    quadratic_potentials_points,
+    residuals=_points_residuals,
+    flops=lambda arrays, options: 100.0 * arrays[2].size * arrays[3].size,
+    cases=[
+        Case("squares", partial(_clouds, m=12, n=17, p=2.0), {"p": 2.0, **TO_TOLERANCE}),
+        Case("distances", partial(_clouds, m=9, n=8, p=1.0), {"p": 1.0, **TO_TOLERANCE}),
+        *(
+            Case(
+                layout, partial(_clouds, m=9, n=8, p=2.0), {"p": 2.0, **TO_TOLERANCE}, layout=layout
+            )
             for layout in LAYOUTS
         ),
     ],

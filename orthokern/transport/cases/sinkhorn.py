@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..._core.registry import Case, Residual, declare, real_data
-from ..canonical import Stat
 from ..clouds import entropic_potentials_points
+from ..codes import Stat
 from ..sinkhorn import entropic_potentials, sinkhorn_route, unbalanced_potentials
 
 Arrays = tuple[np.ndarray, ...]

@@ -1,0 +1,31 @@
+"""Codes of the figures that engines of transport return, and of how they ended. Host side; no arrays here."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Stat(IntEnum):
+    """Columns of the figures that an engine returns beside its potentials."""
+
+    ITERATIONS = 0
+    ERROR = 1
+    STATUS = 2
+
+
+class OTStatus(IntEnum):
+    """Codes of ``info.status``."""
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    STALLED = 2
+    INFEASIBLE = 3
+    TIES = 4
+    OPTIMAL_KSPARSE = 5
+    NO_FEASIBLE_KSPARSE = 6
+    FIXED = 7
+
+
+# As numbers, because Dynamo neither converts members of an enumeration nor compares arrays with them.
+CONVERGED, FIXED, STALLED = map(float, (OTStatus.CONVERGED, OTStatus.FIXED, OTStatus.STALLED))
+TIES, OPTIMAL = float(OTStatus.TIES), float(OTStatus.OPTIMAL_KSPARSE)
