@@ -95,11 +95,12 @@ def _points_residuals(
 
 
 def _clouds(g: np.random.Generator, m: int, n: int, p: float) -> Arrays:
-    """Two clouds in space, with what brings their costs to 1 at most."""
-    x, y = g.standard_normal((m, 3)), g.standard_normal((n, 3))
-    a, b = g.random(m) + 0.05, g.random(n) + 0.05
-    scale = 1 / ((x[:, None] - y) ** 2).sum(-1).max() ** (p / 2)
-    return x, y, a / a.sum(), b / b.sum(), np.array([[1.0]]), np.array([[scale]])
+    """Two stacks of two clouds in space, with what brings their costs to 1 at most."""
+    x, y = g.standard_normal((2, m, 3)), g.standard_normal((2, n, 3))
+    a, b = g.random((2, m)) + 0.05, g.random((2, n)) + 0.05
+    square = ((x[:, :, None] - y[:, None]) ** 2).sum(-1).max((-2, -1), keepdims=True)
+    a, b = a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
+    return x, y, a, b, np.ones((2, 1, 1)), 1 / square ** (p / 2)
 
 
 def weighted(make: Callable[[np.random.Generator], Arrays], *gammas: float) -> Any:
