@@ -33,7 +33,7 @@ capacity = len(tokens) // len(seeds)
 a, b = np.full(len(tokens), 1 / len(tokens)), np.full(len(seeds), 1 / len(seeds))
 feasible = orthokern.SparsityConstrained(capacity, 1.0, "feasible")
 exact = orthokern.solve_ot(a, b, -scores, regularizer=feasible)
-routed = orthokern.sinkhorn_route(scores, capacity=capacity, n_iter=20)
+routed = orthokern.sinkhorn_route(scores, capacity=capacity, n_iter=20, epsilon=0.01)
 
 best = np.zeros_like(scores)
 best[np.arange(len(tokens)), scores.argmax(1)] = 1

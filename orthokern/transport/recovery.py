@@ -116,11 +116,13 @@ def _flow_through(a: Any, b: Any, cost: Any, support: Any, *, k: int, tol: Any) 
     """A flow with few entries outside ``support``, and whether no column of it has more than ``k``."""
     xp = namespace(cost)
     price = xp.where(support, cost / 4, (1 + cost) / 2)
-    flow = cost
+    flow, sliver = cost, tol / (4 * sum(cost.shape))
     for _ in range(ROUNDS):
         flow, *_, stats = exact_plan(a, b, price, tol=tol, max_iter=None)
         if not bool(stats[..., Stat.ERROR] <= tol):
             return flow, False
+        # Masses that are no binary fractions leave slivers.
+        flow = xp.where(flow > sliver, flow, xp.zeros_like(flow))
         kept = largest_of_columns(flow, k)
         if bool(xp.all(kept == flow)):
             return flow, True

@@ -350,7 +350,7 @@ def test_stopped_early_says_so(rng, backend):
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_feasible_plans_have_few_entries_and_these_marginals(rng, k, backend):
-    m, n = 4 * k, 4
+    m, n = 3 * k, 3
     a, b = np.full(m, 1 / m), np.full(n, 1 / n)
     cost = rng.random((m, n))
     hard = SparsityConstrained(k, 1.0, "feasible")
