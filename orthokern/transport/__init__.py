@@ -16,7 +16,14 @@ from .functional_maps import (
     zoomout,
 )
 from .points import Points
-from .regularizers import Entropy, SparsityConstrained, SquaredL2, Unregularized
+from .regularizers import (
+    Entropy,
+    Partial,
+    SparsityConstrained,
+    SquaredL2,
+    Unbalanced,
+    Unregularized,
+)
 from .results import OTInfo, OTResult, SparsePlan
 from .sinkhorn import RoutingInfo, RoutingResult, sinkhorn_route
 from .sliced import sliced_wasserstein, wasserstein_1d
@@ -30,6 +37,7 @@ __all__ = [
     "OTInfo",
     "OTResult",
     "OTStatus",
+    "Partial",
     "Points",
     "RefinedMap",
     "RoutingInfo",
@@ -37,6 +45,7 @@ __all__ = [
     "SparsePlan",
     "SparsityConstrained",
     "SquaredL2",
+    "Unbalanced",
     "Unregularized",
     "c_transform",
     "fmap_losses",

@@ -51,3 +51,24 @@ class SparsityConstrained:
     k: int
     gamma: Any
     recover: str = "relaxed"
+
+
+@dataclass(frozen=True)
+class Unbalanced:
+    r"""Marginals at a price: :math:`\rho\, \mathrm{KL}(T 1 | a) + \rho\, \mathrm{KL}(T^T 1 | b)` in place of equality.
+
+    For :class:`Entropy`, relative to :math:`a b^T`; the masses need not be equal. ``rho`` is a number or an array (...)
+    with one for each problem, in units of the cost.
+    """
+
+    rho: Any
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Only the amount ``mass`` is moved, at the least cost, and no bin gives or takes more than it has.
+
+    For :class:`Unregularized`; ``mass`` is a number or an array (...), at most the lesser of the two sums.
+    """
+
+    mass: Any

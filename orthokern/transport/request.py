@@ -17,8 +17,10 @@ from .regularizers import (
     RECOVERIES,
     REFERENCES,
     Entropy,
+    Partial,
     SparsityConstrained,
     SquaredL2,
+    Unbalanced,
     Unregularized,
 )
 
@@ -30,14 +32,17 @@ ACCELERATED_STEPS = 1000
 Regularizer = Unregularized | Entropy | SquaredL2 | SparsityConstrained
 
 
-def checked_problem(a: Any, b: Any, cost: Any, strength: Any, kernel: str) -> Problem:
+def checked_problem(
+    a: Any, b: Any, cost: Any, strength: Any, kernel: str, *, balanced: bool = True
+) -> Problem:
     """The checked problem, in the precision it is computed in, in one batch shape; ``b`` has the sum of ``a``.
 
     An array of strengths is a batch like any other.
     """
     cost_matrix(cost, kernel)
     _refuse_lazy(cost, kernel)
-    rows, columns = checked_masses(a, b, cost, tuple(cost.shape[-2:]), kernel)
+    sizes = tuple(cost.shape[-2:])
+    rows, columns = checked_masses(a, b, cost, sizes, kernel, balanced=balanced)
     shapes = [rows.shape[:-1], columns.shape[:-1], cost.shape[:-2]]
     shapes += [strength.shape] if is_array(strength) else []
     batch = check.common_shape(shapes, kernel=kernel, names="a, b, cost and strength")
@@ -71,14 +76,16 @@ def _refuse_lazy(cost: Any, kernel: str) -> None:
 
 
 def checked_masses(
-    a: Any, b: Any, like: Any, sizes: tuple[int, int], kernel: str
+    a: Any, b: Any, like: Any, sizes: tuple[int, int], kernel: str, *, balanced: bool = True
 ) -> tuple[Any, Any]:
-    """Masses of rows and columns, those of the columns scaled to the sum of the others."""
+    """Masses of rows and columns; ``balanced`` ones of the columns are scaled to the sum of the others."""
     same_library(like, a, b)
     rows = masses(a, like, sizes[0], name="a", kernel=kernel)
     columns = masses(b, like, sizes[1], name="b", kernel=kernel)
     shapes = [rows.shape[:-1], columns.shape[:-1]]
     check.common_shape(shapes, kernel=kernel, names="a and b")
+    if not balanced:
+        return rows, columns
     return rows, columns * constant(mass_ratio(rows, columns, dtype_name(a), kernel))
 
 
@@ -109,6 +116,22 @@ def kind_of(regularizer: Any, cost: Any, kernel: str) -> Kind:
         f"{regularizer!r}; for example regularizer=orthokern.SquaredL2(1.0)"
     )
     raise OptionError(message)
+
+
+def checked_marginals(marginals: Any, kind: Kind, cost: Any, kernel: str) -> Any:
+    """Refuse what the regularizer has no engine for."""
+    fits = (
+        marginals is None
+        or (isinstance(marginals, Unbalanced) and isinstance(kind, Entropic))
+        or (isinstance(marginals, Partial) and isinstance(kind, Linear))
+    )
+    if not fits or (marginals is not None and isinstance(cost, Points)):
+        message = (
+            f"{kernel}: expected marginals to be None, Unbalanced with Entropy, or Partial with Unregularized, and a "
+            f"matrix of costs, got {marginals!r} with {type(kind).__name__}"
+        )
+        raise OptionError(message)
+    return marginals
 
 
 def effort_of(kind: Kind, like: Any, method: Any, tol: Any, max_iter: Any, kernel: str) -> Effort:

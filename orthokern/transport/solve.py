@@ -16,10 +16,18 @@ from .bounds import Bounds, Evidence, Problem, assess, full_potentials
 from .canonical import canonical
 from .codes import CONVERGED, FIXED, OPTIMAL, STALLED, TIES, Stat
 from .kinds import Effort, Entropic, Kind, Quadratic, Sparse
+from .loose import solve_unbalanced, with_nowhere
 from .points import Points, solve_points
 from .recovery import recovered
-from .regularizers import Entropy
-from .request import Regularizer, checked_clouds, checked_problem, effort_of, kind_of
+from .regularizers import Entropy, Partial, Unbalanced
+from .request import (
+    Regularizer,
+    checked_clouds,
+    checked_marginals,
+    checked_problem,
+    effort_of,
+    kind_of,
+)
 from .results import OTInfo, OTResult, as_csr, entries_of
 
 PLANS = ("auto", "dense", "coo", "csr", "none")
@@ -40,6 +48,7 @@ def solve_ot(
     method: str = "auto",
     tol: float | None = 1e-8,
     max_iter: int | None = None,
+    marginals: Unbalanced | Partial | None = None,
     plan: str = "auto",
     warn: bool = True,
     backend: str | None = None,
@@ -68,6 +77,9 @@ def solve_ot(
         decision, which is what can be traced (jit, vmap, compile): "accelerated" and "sinkhorn" have this mode.
     max_iter : int, optional
         Most steps of the engine. The bounds hold also when it stops early.
+    marginals : Unbalanced or Partial, optional
+        Marginals at a price (with Entropy), or only a part of the mass moved (with Unregularized); the sums of ``a``
+        and ``b`` may differ then. Without it both marginals are exact.
     plan : {"auto", "dense", "coo", "csr", "none"}
         Form of the plan: an array, a :class:`SparsePlan`, SciPy's ``csr_array`` (NumPy), or None. "auto" gives the
         entries of a sparse plan when the whole has more than a million.
@@ -106,7 +118,8 @@ def solve_ot(
     >>> bool(abs(result.gap) < 1e-8)
     True
     """
-    return _result("solve_ot", a, b, cost, regularizer, method, tol, max_iter, plan, warn)
+    options = (method, tol, max_iter)
+    return _result("solve_ot", a, b, cost, regularizer, options, marginals, plan, warn)
 
 
 @kernel()
@@ -120,6 +133,7 @@ def sinkhorn(
     reference: str = "counting",
     tol: float | None = 1e-8,
     max_iter: int | None = None,
+    marginals: Unbalanced | None = None,
     plan: str = "auto",
     warn: bool = True,
     backend: str | None = None,
@@ -146,7 +160,7 @@ def sinkhorn(
     reference : {"counting", "product"}
         "product" measures the entropy relative to :math:`a b^T`: the same plan, other potentials and another constant
         in ``value``.
-    tol, max_iter, plan, warn, backend
+    tol, max_iter, marginals, plan, warn, backend
         As in :func:`solve_ot`; ``tol=None`` runs ``max_iter`` plain iterations and can be traced.
 
     Returns
@@ -168,7 +182,8 @@ def sinkhorn(
     [[0.365529, 0.134471], [0.134471, 0.365529]]
     """
     entropy = Entropy(epsilon, reference)
-    return _result("sinkhorn", a, b, cost, entropy, "auto", tol, max_iter, plan, warn)
+    options = ("auto", tol, max_iter)
+    return _result("sinkhorn", a, b, cost, entropy, options, marginals, plan, warn)
 
 
 def _result(
@@ -177,31 +192,47 @@ def _result(
     b: Any,
     cost: Any,
     regularizer: Any,
-    method: Any,
-    tol: Any,
-    max_iter: Any,
+    options: tuple[Any, Any, Any],
+    marginals: Any,
     form: Any,
     warn: Any,
 ) -> OTResult[Any]:
     """Checks, the solution, and its packing."""
     check.choice(form, PLANS, kernel=name, name="plan")
     check.flag(warn, kernel=name, name="warn")
-    options = (method, tol, max_iter)
-    if isinstance(cost, Points):
+    if isinstance(cost, Points) and marginals is None:
         return _between_clouds(name, a, b, cost, regularizer, options, form, warn)
     strength = getattr(regularizer, "gamma", getattr(regularizer, "epsilon", 1.0))
-    problem = checked_problem(a, b, cost, strength, name)
+    problem = checked_problem(a, b, cost, strength, name, balanced=marginals is None)
     kind = kind_of(regularizer, problem.cost, name)
+    checked_marginals(marginals, kind, cost, name)
     effort = effort_of(kind, problem.cost, *options, name)
     if 0 in problem.cost.shape[-2:]:
         return _nothing(problem, cost)
+    plan, *potentials, bounds, evidence = _by_marginals(
+        name, problem, kind, effort, marginals, regularizer
+    )
+    formed = _formed(_cast(plan, cost), form, kind, name)
+    potentials = [_cast(v, cost) for v in potentials]
+    return _packed(name, kind, formed, potentials, bounds, evidence, warn=warn)
+
+
+def _by_marginals(
+    name: str, problem: Problem, kind: Kind, effort: Effort, marginals: Any, regularizer: Any
+) -> tuple[Any, Any, Any, Bounds, Evidence]:
+    """The solution with exact marginals, or with those that were asked for."""
+    if isinstance(marginals, Partial):
+        wider = with_nowhere(problem, marginals.mass, name)
+        plan, alpha, beta, bounds, evidence = _solved(wider, kind, effort, "relaxed")
+        return plan[..., :-1, :-1], alpha[..., :-1], beta[..., :-1], bounds, evidence
+    if isinstance(marginals, Unbalanced) and isinstance(kind, Entropic):
+        rho = check.per_matrix(marginals.rho, problem.cost, kernel=name, name="rho", strict=True)
+        return solve_unbalanced(problem, kind, rho, effort)
     recover = getattr(regularizer, "recover", "relaxed")
     plan, *potentials, bounds, evidence = _solved(problem, kind, effort, recover)
     if getattr(regularizer, "reference", "") == "product" and isinstance(kind, Entropic):
         potentials, bounds = _by_product(problem, kind, potentials, bounds)
-    formed = _formed(_cast(plan, cost), form, kind, name)
-    potentials = [_cast(v, cost) for v in potentials]
-    return _packed(name, kind, formed, potentials, bounds, evidence, warn=warn)
+    return plan, potentials[0], potentials[1], bounds, evidence
 
 
 def _between_clouds(
