@@ -49,6 +49,7 @@ PRODUCTS_ALONE = frozenset(
 # What solves stacks of systems, even for one matrix, or decides by values.
 NOT_LAZY = frozenset(
     {
+        "accelerated_potentials",
         "assignment",
         "entropic_potentials",
         "entropic_potentials_points",

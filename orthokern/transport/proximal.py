@@ -65,7 +65,9 @@ def exact_plan(
     """
     refuse_traced(cost, "exact_plan")
     gamma = namespace(cost).zeros_like(cost[..., :1, :1])
-    return _solved(a, b, cost, gamma, cost.shape[-2], tol, max_iter or MOST_STEPS)
+    return _solved(
+        a, b, cost, gamma, cost.shape[-2], tol, MOST_STEPS if max_iter is None else max_iter
+    )
 
 
 # Newton steps at most where no limit is given.

@@ -143,7 +143,7 @@ declare(
         Case("no pairing", _impossible),
         Case("far clouds", _far_clouds, forward=FORWARD),
         Case("digits", _digits, real=True, forward=FORWARD),
-        Case("60 rows", _normal(60, 60), bench=True),
+        Case("60 rows", _normal(60, 60)),
     ],
 )
 

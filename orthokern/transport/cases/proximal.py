@@ -97,7 +97,7 @@ declare(
             weighted(partial(problem, forbidden=0.2), 1.0),
             _sparse(4),
         ),
-        Case("points", weighted(partial(points, m=60, n=80), 10.0), _sparse(4), bench=True),
+        Case("points", weighted(partial(points, m=60, n=80), 10.0), _sparse(4)),
         Case("colours", weighted(colours, 1.0), _sparse(8), real=True),
         *(
             Case(layout, weighted(partial(problem, batch=(2,)), 1.0), _sparse(3), layout=layout)
@@ -114,7 +114,7 @@ declare(
         Case("problem", problem, EXACTLY),
         Case("batch", partial(problem, batch=(2,)), EXACTLY),
         Case("forbidden pairs", partial(problem, forbidden=0.2), EXACTLY),
-        Case("points", partial(points, m=60, n=80), EXACTLY, bench=True),
+        Case("points", partial(points, m=60, n=80), EXACTLY),
         Case("colours", colours, EXACTLY, real=True),
         *(Case(layout, partial(problem, batch=(2,)), EXACTLY, layout=layout) for layout in LAYOUTS),
     ],

@@ -178,7 +178,7 @@ declare(
         Case("tall", partial(_problem, 31, 6, (0.03,)), TO_TOLERANCE),
         Case("gaps", _with_gaps, TO_TOLERANCE),
         Case("colours", _colours, TO_TOLERANCE, real=True),
-        Case("300 points", partial(_problem, 300, 300, (2e-3,)), TO_TOLERANCE, bench=True),
+        Case("300 points", partial(_problem, 300, 300, (2e-3,)), TO_TOLERANCE),
         *(
             Case(layout, partial(_problem, 8, 9, (0.05, 0.2)), TO_TOLERANCE, layout=layout)
             for layout in LAYOUTS
@@ -190,7 +190,10 @@ declare(
     unbalanced_potentials,
     residuals=_unbalanced_residuals,
     flops=_sweeps(2, 100.0),
-    cases=[Case("prices", _unbalanced, TO_TOLERANCE)],
+    cases=[
+        Case("prices", _unbalanced, TO_TOLERANCE),
+        Case("strided", _unbalanced, TO_TOLERANCE, layout="strided"),
+    ],
 )
 
 declare(

@@ -135,7 +135,6 @@ declare(
             "squares, 400 points",
             partial(_clouds, m=400, n=400),
             {"regularizer": SquaredL2(1.0), "tol": TOL},
-            bench=True,
         ),
     ],
 )
@@ -152,8 +151,6 @@ declare(
         Case("batch", partial(_clouds, m=7, n=8, batch=(3,)), {"epsilon": 0.1, "tol": TOL}),
         Case("bins without mass", partial(_clouds, dead=True), {"epsilon": 0.1, "tol": TOL}),
         Case("small strength", _clouds, {"epsilon": 1e-3, "tol": TOL}),
-        Case(
-            "400 points", partial(_clouds, m=400, n=400), {"epsilon": 0.01, "tol": TOL}, bench=True
-        ),
+        Case("400 points", partial(_clouds, m=400, n=400), {"epsilon": 0.01, "tol": TOL}),
     ],
 )
