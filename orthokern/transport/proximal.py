@@ -57,7 +57,7 @@ def proximal_plan(
 
 @op()
 def exact_plan(
-    a: Any, b: Any, cost: Any, /, *, tol: float, max_iter: int
+    a: Any, b: Any, cost: Any, /, *, tol: float, max_iter: int | None
 ) -> tuple[Any, Any, Any, Any]:
     """``(plan, alpha, beta, stats)`` of transport without regularizer; arrays are canonical.
 
