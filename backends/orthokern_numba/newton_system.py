@@ -61,7 +61,7 @@ def assemble(support: Support, before: float, after: float, shift: float, m: int
 def _gathered(place: np.ndarray, start: int, end: int, x: np.ndarray) -> float:
     total = 0.0
     for e in range(start, end):
-        total += x[place[e]]
+        total += float(x[place[e]])
     return total
 
 

@@ -41,7 +41,7 @@ class Tree(NamedTuple):
 @numba.njit(cache=True)
 def _entering(
     cost: np.ndarray, height: np.ndarray, place: int, block: int, negative: float
-) -> tuple[int, int, float, int]:
+) -> tuple[int, int, Any, int]:
     """``(row, column, reduced cost, place)``: the best pair of the first block that has one; row -1 if none has."""
     m, n = cost.shape
     best, best_row, best_column = negative, -1, -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.autodiff import constant
@@ -17,31 +17,31 @@ from .._core.typing import ArrayT
 INF = float("inf")
 
 
-class AssignmentInfo(NamedTuple):
+class AssignmentInfo(NamedTuple, Generic[ArrayT]):
     """``gap``: the value less that of the potentials; ``converged``: False where no pairing is whole; both (...).
 
     The gap is zero up to rounding, and infinite where too many pairs are forbidden.
     """
 
-    gap: Any
-    converged: Any
+    gap: ArrayT
+    converged: ArrayT
 
 
-class AssignmentResult(NamedTuple):
+class AssignmentResult(NamedTuple, Generic[ArrayT]):
     """Pairs, in the order of their rows, their total cost, and potentials of rows and columns."""
 
-    rows: Any
-    columns: Any
-    value: Any
-    alpha: Any
-    beta: Any
-    info: AssignmentInfo
+    rows: ArrayT
+    columns: ArrayT
+    value: ArrayT
+    alpha: ArrayT
+    beta: ArrayT
+    info: AssignmentInfo[ArrayT]
 
 
 @kernel(ops=("assignment",))
 def linear_assignment(
     cost: ArrayT, /, *, maximize: bool = False, backend: str | None = None
-) -> AssignmentResult:
+) -> AssignmentResult[ArrayT]:
     r"""Cheapest pairing of min(m, n) rows and columns: :math:`\min \sum_k C_{r_k c_k}`, all rows and columns distinct.
 
     Optimal potentials come with it: :math:`\alpha_i + \beta_j \le C_{ij}` for all pairs, with equality for the chosen
@@ -141,7 +141,7 @@ def _pairing(cost: Any) -> _Pairing:
     return _Pairing(columns, xp.sum(xp.where(alone, INF, paid), axis=-1), alpha, beta)
 
 
-def _packed(found: _Pairing, cost: Any, *, is_tall: bool, sign: float) -> AssignmentResult:
+def _packed(found: _Pairing, cost: Any, *, is_tall: bool, sign: float) -> AssignmentResult[Any]:
     xp = namespace(cost)
     gap = found.value - (xp.sum(found.alpha, axis=-1) + xp.sum(found.beta, axis=-1))
     # A traced call has not refused NaN, but its rows have no potential.

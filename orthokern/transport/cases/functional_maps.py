@@ -79,7 +79,7 @@ def _losses_residuals(
         [_t(u) @ u - eye_x, _t(v) @ v - eye_y],
         [u * lx[..., None, :] - ly[..., :, None] * u, v * ly[..., None, :] - lx[..., :, None] * v],
     ]
-    exact = [sum(np.sum(part**2, (-2, -1)) for part in pair) for pair in parts]
+    exact = [np.sum(one**2, (-2, -1)) + np.sum(two**2, (-2, -1)) for one, two in parts]
     names = ("bijectivity", "orthogonality", "laplacian")
     found = zip(names, out, exact, strict=False)
     return {name: Residual(_largest(w - value, value) / eps, 100.0) for name, w, value in found}
