@@ -88,9 +88,7 @@ def _write_support(
 
 
 @numba.njit(cache=True)
-def _project_rows(
-    v: np.ndarray, z: np.ndarray, least: np.ndarray, k: int, out: np.ndarray
-) -> None:
+def _project_rows(v: np.ndarray, z: np.ndarray, least: np.ndarray, k: int, out: np.ndarray) -> None:
     n = v.shape[1]
     u, place = np.empty(n), np.empty(n, dtype=np.int64)
     for r in range(v.shape[0]):

@@ -255,7 +255,7 @@ def test_no_vertices(solving_library):
     assert not libraries.to_numpy(flat).any()
 
 
-def turned(rng, k=10, angle=0.6):
+def turned(rng, k=10, angle=1.2):
     """A basis, the same with its rows in another order, and the map between them with an error that is a rotation."""
     phi = np.linalg.qr(rng.standard_normal((80, k)))[0]
     turn = rng.permutation(80)
@@ -292,7 +292,9 @@ def test_maps_are_made_orthogonal(solving_library, rng):
     arrays = [made(part, solving_library) for part in (c, x, y)]
     found = orthokern.zoomout(*arrays, k_final=4, orthogonal=True).c
     p = orthokern.fmap_to_pointmap(*arrays)
-    plain = libraries.to_numpy(orthokern.pointmap_to_fmap(p, arrays[1][..., :4], arrays[2][..., :4]))
+    plain = libraries.to_numpy(
+        orthokern.pointmap_to_fmap(p, arrays[1][..., :4], arrays[2][..., :4])
+    )
     u, _, vh = np.linalg.svd(plain.astype(float))
     near(found, u @ vh, 200)
 
