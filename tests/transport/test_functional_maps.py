@@ -255,7 +255,7 @@ def test_no_vertices(solving_library):
     assert not libraries.to_numpy(flat).any()
 
 
-def turned(rng, k=10, angle=0.6):
+def turned(rng, k=10, angle=1.2):
     """A basis, the same with its rows in another order, and the map between them with an error that is a rotation."""
     phi = np.linalg.qr(rng.standard_normal((80, k)))[0]
     turn = rng.permutation(80)
