@@ -270,6 +270,7 @@ def test_repeats_at_one_size(solving_library, rng):
     arrays = [made(part, solving_library) for part in (wrong, phi, moved)]
     start = orthokern.zoomout(*arrays)
     near(start.c, wrong, 2)
+    assert np.mean(libraries.to_numpy(start.pointmap) == turn) < 1
     refined = orthokern.zoomout(*arrays, repeats=12, orthogonal=True)
     assert libraries.to_numpy(refined.pointmap).tolist() == turn.tolist()
     near(refined.c, np.eye(10), 100)
