@@ -125,7 +125,7 @@ declare(
             Case(layout, partial(_quadratic, 10, 6, batch=(2,)), layout=layout)
             for layout in LAYOUTS
         ),
-        Case("500 x 400", partial(_quadratic, 500, 400), bench=True),
+        Case("500 x 400", partial(_quadratic, 500, 400)),
     ],
     outputs=(0, 1, 2),
 )
@@ -144,6 +144,6 @@ declare(
         Case("long rows", partial(_entropic, 3, 3000)),
         Case("colours", _entropic_colours, real=True),
         *(Case(layout, partial(_entropic, 10, 6, batch=(2,)), layout=layout) for layout in LAYOUTS),
-        Case("500 x 400", partial(_entropic, 500, 400), bench=True),
+        Case("500 x 400", partial(_entropic, 500, 400)),
     ],
 )
