@@ -87,7 +87,7 @@ def _route_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> 
     share = np.swapaxes(v[..., None] * kernel * u[..., None, :], -1, -2)
     exact = np.take_along_axis(share, tokens.astype(int), -1)
     best = -np.sort(-share, axis=-1)[..., : options["capacity"]]
-    limit = 40.0 + 4.0 * float(np.max(np.abs(scores))) / strength
+    limit = 40.0 + 16.0 * float(np.max(np.abs(scores))) / strength
     return {
         "weights": Residual(float(np.max(np.abs(weights / exact - 1))) / eps, limit),
         "left out": Residual(float(np.max(1 - weights / best)) / eps, limit),
