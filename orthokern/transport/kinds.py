@@ -247,7 +247,8 @@ class Entropic(Kind):
     def attainable(self, effort: Effort) -> Effort:
         if effort.tol is None or is_traced(self.epsilon):
             return effort
-        sharpest = float(namespace(self.epsilon).max(1 / self.epsilon))
+        epsilon = constant(self.epsilon)
+        sharpest = float(namespace(epsilon).max(1 / epsilon))
         return effort._replace(tol=max(effort.tol, SHARPNESS * eps(self.epsilon) * sharpest))
 
     def lift(self, mass: Any) -> Any:
