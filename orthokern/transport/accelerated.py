@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .._core.dispatch import op
+from .._core.errors import UnsupportedError
 from .._core.loop import repeat
-from .._core.namespace import namespace
+from .._core.namespace import is_lazy, namespace
 from .canonical import INFINITY, fixed_stats
 from .columns import simplex_projection
 
@@ -23,6 +24,12 @@ def accelerated_potentials(
     follows the number of active entries of the fullest row, which is far below the worst case; momentum starts anew
     where it points downhill.
     """
+    if is_lazy(cost):
+        message = (
+            "accelerated_potentials: expected arrays in memory, because each step of a graph would hold all before it; "
+            "pass cost.compute()"
+        )
+        raise UnsupportedError(message)
     xp = namespace(cost)
     closed = xp.matrix_transpose(cost == INFINITY)
     # A column without mass may be closed as a whole, and has no projection then.
