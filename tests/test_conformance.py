@@ -35,7 +35,6 @@ PRODUCTS_ALONE = frozenset(
         "project_simplex",
         "project_sparse_simplex",
         "prox_ksupport",
-        "quadratic_sweep",
         "root_orthogonalize",
         "round_to_marginals",
         "simplex_projection",

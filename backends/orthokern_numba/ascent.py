@@ -275,6 +275,11 @@ def _damped(damping: float, length: float) -> float:
     return min(RESTLESS * damping, MOST_DAMPING)
 
 
+def new_mood() -> np.ndarray:
+    """What an ascent remembers from step to step: products, damping, the least error, idle steps."""
+    return np.array([FIRST_PRODUCTS, DAMPING, np.inf, 0.0])
+
+
 @numba.njit(cache=True)
 def ascend(
     problem: Problem,
@@ -283,11 +288,13 @@ def ascend(
     goals: tuple[float, float],
     most: int,
     bound: float,
+    mood: np.ndarray,
 ) -> Outcome:
     """Newton's method from ``point``, which it moves, until the error of the marginals is at most ``goals[0]``.
 
     If the error is small at once, until it is a third of that or at most ``goals[1]``. An objective above ``bound``,
-    which no feasible plan allows, proves that there is none.
+    which no feasible plan allows, proves that there is none. ``mood`` is new, or that of the ascent which this goes on
+    with.
     """
     n, m = len(problem.b), len(problem.a)
     plain, weights = math.isinf(function.step.tau), _weights(function.step)
@@ -297,8 +304,8 @@ def ascend(
     x, y = np.zeros(m), np.zeros(n)
     value, support = evaluate(problem, function, point, support)
     goal = max(goals[1], min(goals[0], value.error / 3.0))
-    products, damping = FIRST_PRODUCTS, DAMPING
-    best, idle, steps = np.inf, 0, 0
+    products, damping, best, idle = int(mood[0]), mood[1], mood[2], int(mood[3])
+    steps = 0
     while True:
         value, support, possible = _fill_idle(problem, function, point, value, support)
         idle = 1 if value.error < 0.9 * best else idle + 1
@@ -326,4 +333,5 @@ def ascend(
         assign(point, trial)
         if not plain:
             support, spare = spare, support
+    mood[0], mood[1], mood[2], mood[3] = products, damping, best, idle
     return Outcome(status, steps, value, support)

@@ -7,9 +7,12 @@ with the factor that its update gives it: so one evaluation of every exponential
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
+
+from orthokern.backend import tell
 
 from .entropic_kernels import (
     DONE,
@@ -113,57 +116,99 @@ def _cloud_columns(b: np.ndarray, theta: float, g: np.ndarray, total: np.ndarray
     return error
 
 
+class Clouds(NamedTuple):
+    """Points x (m, d) and y (d, n), their masses, the strength, and the costs ``scale |x - y|^p``."""
+
+    x: np.ndarray
+    y: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    epsilon: float
+    scale: float
+    p: float
+
+
+class Progress(NamedTuple):
+    """Where it is: epsilon of the stage, relaxation, sweeps of the stage, the last errors, why it ends.
+
+    ``before`` is the error at the last look at the rate, ``column_error`` the part of the columns.
+    """
+
+    e: float
+    theta: float
+    age: int
+    error: float
+    before: float
+    column_error: float
+    sweeps: int
+    reason: int
+
+
 @numba.njit(cache=True)
-def solve_clouds(
-    x: np.ndarray,
-    y: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    epsilon: float,
-    scale: float,
-    p: float,
-    tol: float,
-    max_iter: int,
-    f: np.ndarray,
-    g: np.ndarray,
-) -> tuple[int, float, int]:
-    """Potentials f, g in units of epsilon for points x (m, d) and y (d, n): ``(sweeps, error, reason)``."""
+def _sharpen(
+    log_a: np.ndarray, log_b: np.ndarray, ratio: float, f: np.ndarray, g: np.ndarray
+) -> None:
+    """The potentials of another epsilon, ``ratio`` times smaller."""
+    f[:] = log_a + (f - log_a) * ratio
+    g[:] = log_b + (g - log_b) * ratio
+
+
+@numba.njit(cache=True)
+def _window(
+    clouds: Clouds, tol: float, most: int, f: np.ndarray, g: np.ndarray, progress: Progress
+) -> Progress:
+    """At most ``most`` sweeps, up to the next look at the rate or the end of the stage."""
+    x, y, a, b, epsilon, scale, p = clouds
+    e, theta, age, error, before, column_error, count, _ = progress
     row, total, old = np.empty(len(b)), np.empty(len(b)), np.empty(len(a))
-    e = max(epsilon, FIRST_EPSILON)
-    log_a, log_b = np.log(a), np.log(b)
-    f[:], g[:] = log_a, log_b
-    theta, age, error, before, column_error = 0.0, 0, np.inf, np.inf, np.inf
-    reason, taken = OUT, max_iter
-    for count in range(max_iter):
+    for _ in range(most):
         old[:] = f
         error = column_error + _cloud_rows(x, y, a, p, scale / e, theta, f, g, row, total)
         last = e == epsilon
         if error <= (tol if last else STAGE_ERROR):
             f[:] = old
             if last:
-                return count, error, DONE
+                return Progress(e, theta, age, error, before, column_error, count, DONE)
             new = max(epsilon, EPSILON_STEP * e)
-            f[:] = log_a + (f - log_a) * (e / new)
-            g[:] = log_b + (g - log_b) * (e / new)
-            e = new
-            theta, age, before, column_error = 0.0, 0, np.inf, np.inf
-            continue
+            _sharpen(np.log(a), np.log(b), e / new, f, g)
+            return Progress(new, 0.0, 0, error, np.inf, np.inf, count + 1, OUT)
         column_error = _cloud_columns(b, theta, g, total)
         age += 1
+        count += 1
         if age % WINDOW == 0:
             # Plain sweeps never raise the error: where they do not lower it, it is rounding.
             if theta == 0.0 and error >= STALLING * before:
-                reason, taken = STUCK, count + 1
-                break
+                return Progress(e, theta, age, error, before, column_error, count, STUCK)
             if before < np.inf and error < np.inf:
                 theta = better(theta, (error / before) ** (1.0 / WINDOW))
-            before = error
-    if e != epsilon:
-        f[:] = log_a + (f - log_a) * (e / epsilon)
-        g[:] = log_b + (g - log_b) * (e / epsilon)
+            return Progress(e, theta, age, error, error, column_error, count, OUT)
+    return Progress(e, theta, age, error, before, column_error, count, OUT)
+
+
+@numba.njit(cache=True)
+def _closing(clouds: Clouds, f: np.ndarray, g: np.ndarray) -> float:
+    """One plain sweep, and the error after it."""
+    x, y, a, b, epsilon, scale, p = clouds
+    row, total = np.empty(len(b)), np.empty(len(b))
     _cloud_rows(x, y, a, p, scale / epsilon, 0.0, f, g, row, total)
     error = _cloud_columns(b, 0.0, g, total)
-    old[:] = f
+    old = f.copy()
     error += _cloud_rows(x, y, a, p, scale / epsilon, 0.0, f, g, row, total)
     f[:] = old
-    return taken, error, reason
+    return float(error)
+
+
+def solve_clouds(
+    clouds: Clouds, tol: float, max_iter: int, f: np.ndarray, g: np.ndarray
+) -> tuple[int, float, int]:
+    """Potentials f and g in units of epsilon: ``(sweeps, error, reason)``."""
+    log_a, log_b, epsilon = np.log(clouds.a), np.log(clouds.b), clouds.epsilon
+    f[:], g[:] = log_a, log_b
+    now = Progress(max(epsilon, FIRST_EPSILON), 0.0, 0, np.inf, np.inf, np.inf, 0, OUT)
+    while now.reason == OUT and now.sweeps < max_iter:
+        now = _window(clouds, tol, max_iter - now.sweeps, f, g, now)
+        tell(now.sweeps, float(now.error))
+    if now.reason == DONE:
+        return now.sweeps, now.error, DONE
+    _sharpen(log_a, log_b, now.e / epsilon, f, g)
+    return now.sweeps, _closing(clouds, f, g), now.reason

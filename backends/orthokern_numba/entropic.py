@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from orthokern.backend import tell
 from orthokern.transport.codes import OTStatus, Stat
 
 from . import entropic_kernels as kernels
-from .cloud_kernels import solve_clouds
+from .cloud_kernels import Clouds, solve_clouds
 from .library import aligned_empty
 
 STATUS = {kernels.DONE: OTStatus.CONVERGED, kernels.OUT: OTStatus.MAX_ITER}
@@ -47,7 +48,7 @@ def _solved(
     f, g, k = np.empty(len(p)), np.empty(len(q)), np.empty(live.shape)
     # Sums that differ by the rounding of single precision would be a dual without bound.
     masses = p / p.sum(), q / q.sum()
-    steps, error, reason = kernels.solve(live, *masses, epsilon, tol, max_iter, f, g, k)
+    steps, error, reason = _in_stages(live, *masses, epsilon, tol, max_iter, f, g, k)
     status = STATUS.get(reason, OTStatus.STALLED)
     if reason != kernels.DONE and kernels.is_infeasible(live, *masses, epsilon, f, g, k):
         status = OTStatus.INFEASIBLE
@@ -59,6 +60,36 @@ def _solved(
         if status == OTStatus.CONVERGED and error > tol:
             status = OTStatus.STALLED
     return alpha, beta, (float(steps), error, float(status))
+
+
+def _in_stages(
+    cost: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    f: np.ndarray,
+    g: np.ndarray,
+    k: np.ndarray,
+) -> tuple[int, float, int]:
+    """Potentials f, g for a falling sequence of strengths: ``(steps, error, reason)``; ``k`` is room for a plan."""
+    direct = epsilon * kernels.DIRECT >= 1.0
+    patience = kernels.DIRECT_PATIENCE if direct else kernels.STAGE_PATIENCE
+    e = epsilon if direct else max(epsilon, kernels.FIRST_EPSILON)
+    f[:] = 0.0
+    taken = 0
+    while True:
+        last = e == epsilon
+        goal, left = (tol if last else kernels.STAGE_ERROR), max_iter - taken
+        done, error, reason = kernels.stage(cost, a, b, e, goal, left, patience, f, g, k)
+        taken += done
+        tell(taken, float(error))
+        if last or taken >= max_iter or reason == kernels.VANISHED:
+            return taken, error, reason
+        new = max(epsilon, kernels.EPSILON_STEP * e)
+        f += (new - e) * np.log(a)
+        e = new
 
 
 def _finite(potential: np.ndarray) -> np.ndarray:
@@ -87,12 +118,11 @@ def entropic_potentials_points(
             np.ascontiguousarray(x[index][rows], dtype=np.float64),
             np.ascontiguousarray(y[index][columns].T, dtype=np.float64),
         )
-        masses = [z.astype(np.float64) for z in (a[index][rows], b[index][columns])]
-        masses = [z / z.sum() for z in masses]
-        f, g = np.empty(len(masses[0])), np.empty(len(masses[1]))
-        steps, error, reason = solve_clouds(
-            *points, *masses, strength, unit, float(p), tol, max_iter, f, g
-        )
+        p_mass, q_mass = (z.astype(np.float64) for z in (a[index][rows], b[index][columns]))
+        masses = (p_mass / p_mass.sum(), q_mass / q_mass.sum())
+        f, g = np.empty(len(p_mass)), np.empty(len(q_mass))
+        clouds = Clouds(*points, *masses, strength, unit, float(p))
+        steps, error, reason = solve_clouds(clouds, tol, max_iter, f, g)
         alpha[index][rows], beta[index][columns] = strength * f, strength * g
         stats[index] = steps, error, STATUS.get(reason, OTStatus.STALLED)
     return alpha, beta, stats

@@ -450,7 +450,7 @@ def _lift(cost: np.ndarray, e: float, f: np.ndarray, g: np.ndarray) -> bool:
 
 
 @numba.njit(cache=True)
-def _stage(
+def stage(
     cost: np.ndarray,
     a: np.ndarray,
     b: np.ndarray,
@@ -462,7 +462,10 @@ def _stage(
     g: np.ndarray,
     k: np.ndarray,
 ) -> tuple[int, float, int]:
-    """Potentials for one epsilon from those of the rows, as ``(steps, error, reason)``."""
+    """Potentials for one epsilon from those of the rows, as ``(steps, error, reason)``.
+
+    Masses are positive, a cost is in [0, 1] or infinite; ``k`` is room for a plan.
+    """
     m, n = k.shape
     rows, columns = np.empty((7, m)), np.empty((5, n))
     u, v = np.ones(m), np.ones(n)
@@ -491,38 +494,6 @@ def _stage(
             fill(cost, f, g, e, k)
     _absorb(e, f, g, u, v)
     return taken, error, reason
-
-
-@numba.njit(cache=True)
-def solve(
-    cost: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    epsilon: float,
-    tol: float,
-    max_iter: int,
-    f: np.ndarray,
-    g: np.ndarray,
-    k: np.ndarray,
-) -> tuple[int, float, int]:
-    """Potentials f, g for positive masses and a cost in [0, 1] or infinite: ``(steps, error, reason)``."""
-    direct = epsilon * DIRECT >= 1.0
-    e = epsilon if direct else max(epsilon, FIRST_EPSILON)
-    log_a = np.log(a)
-    f[:] = 0.0
-    taken = 0
-    while True:
-        last = e == epsilon
-        patience = DIRECT_PATIENCE if direct else STAGE_PATIENCE
-        done, error, reason = _stage(
-            cost, a, b, e, tol if last else STAGE_ERROR, max_iter - taken, patience, f, g, k
-        )
-        taken += done
-        if last or taken >= max_iter or reason == VANISHED:
-            return taken, error, reason
-        new = max(epsilon, EPSILON_STEP * e)
-        f += (new - e) * log_a
-        e = new
 
 
 @numba.njit(cache=True)

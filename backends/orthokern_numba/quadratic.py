@@ -7,6 +7,7 @@ import math
 import numba
 import numpy as np
 
+from orthokern.backend import is_heard, tell
 from orthokern.transport.codes import Stat
 
 from . import proximal_sweeps, sweeps
@@ -23,6 +24,7 @@ from .ascent import (
     ascend,
     assign,
     evaluate,
+    new_mood,
     new_point,
 )
 from .library import aligned_empty
@@ -34,6 +36,8 @@ FIRST_GAMMA, GAMMA_FALL, STAGE_ERROR = 0.1, 0.25, 0.05
 # The proximal steps: growth of tau before and after the first failure, its fall; Newton steps in one.
 GROWTH, CAREFUL_GROWTH, FALL = 2.0, 1.5, 0.25
 MOST_OUTER, MOST_INNER = 200, 40
+# Newton steps between two words to who listens.
+SPELL = 5
 INNER_ERROR, INNER_FALL = 1e-2, 0.3
 # gamma of the quadratic problem whose plan begins the one without regularizer.
 WARM_GAMMA, WARM_ERROR = 0.1, 1e-3
@@ -60,6 +64,27 @@ def _plain_error(problem: Problem, gamma: float, point: Point) -> float:
     return value.error  # type: ignore[no-any-return]
 
 
+def _ascended(
+    problem: Problem,
+    function: Function,
+    point: Point,
+    goal: float,
+    before: int,
+    most: int,
+    bound: float,
+) -> Outcome:
+    """One ascent after ``before`` steps of ``most``; in spells where someone listens."""
+    mood, steps = new_mood(), 0
+    while True:
+        left = most - before - steps
+        spell = min(SPELL, left) if is_heard() else left
+        found = ascend(problem, function, point, (goal, goal), spell, bound, mood)
+        steps += found.steps
+        tell(before + steps, float(found.value.error))
+        if found.status != MAX_ITER or before + steps >= most:
+            return Outcome(found.status, steps, found.value, found.support)
+
+
 def _continue(problem: Problem, gamma: float, point: Point, goal: float, most: int) -> Outcome:
     """The plain problem for a falling sequence of regularizers down to ``gamma``."""
     m, n = len(problem.a), len(problem.b)
@@ -70,7 +95,7 @@ def _continue(problem: Problem, gamma: float, point: Point, goal: float, most: i
         last = g <= gamma
         function = Function(Proximal(g, m, np.inf), nothing)
         wanted = goal if last else max(goal, STAGE_ERROR)
-        found = ascend(problem, function, point, (wanted, wanted), most - steps, _bound(g))
+        found = _ascended(problem, function, point, wanted, steps, most, _bound(g))
         steps += found.steps
         if last or found.status == INFEASIBLE:
             return Outcome(found.status, steps, found.value, found.support)
@@ -116,24 +141,28 @@ def _approach(
     before: Support,
     point: Point,
     tol: float,
+    taken: int,
     most: int,
     certified: bool,
 ) -> Outcome:
     """Proximal steps until error and gap are at most ``tol``, or unless ``certified`` the error of the plain plan is.
 
+    ``taken`` steps of ``most`` are done already; all are counted.
+
     A step that fails is taken again from where it began, a quarter as long.
     """
-    tau, growth, steps, reached = step.tau, GROWTH, 0, 0
+    tau, growth, steps, reached = step.tau, GROWTH, taken, 0
     kept = new_point(point.p, point.q)
-    found = Outcome(STALLED, 0, Value(0.0, np.inf, Terms(0.0, 0.0, 0.0)), before)
+    found = Outcome(STALLED, taken, Value(0.0, np.inf, Terms(0.0, 0.0, 0.0)), before)
     for _ in range(MOST_OUTER):
         tau = min(tau, max(_largest_step(point, tol), 1e-3))
         step = Proximal(step.gamma, step.k, tau)
         goals = (INNER_ERROR * INNER_FALL**reached, 0.5 * tol)
         bound = _bound(step.gamma) + 2.0 / tau
         limit = min(MOST_INNER, most - steps)
-        tried = ascend(problem, Function(step, before), point, goals, limit, bound)
+        tried = ascend(problem, Function(step, before), point, goals, limit, bound, new_mood())
         steps += tried.steps
+        tell(steps, float(tried.value.error))
         if tried.status == INFEASIBLE:
             return Outcome(INFEASIBLE, steps, tried.value, tried.support)
         if tried.status != CONVERGED and steps < most:
@@ -161,10 +190,10 @@ def _solve_quadratic(
     if found.status == STALLED:
         step = Proximal(gamma, len(point.p), 1.0 / gamma)
         support = sweeps.slack_support(problem.costs, point.p, point.q, 1.0 / gamma, found.support)
-        again = _approach(problem, step, support, point, tol, most - found.steps, False)
+        again = _approach(problem, step, support, point, tol, found.steps, most, False)
         error = _plain_error(problem, gamma, point)
         value = Value(again.value.objective, error, again.value.terms)
-        found = Outcome(again.status, found.steps + again.steps, value, support)
+        found = Outcome(again.status, again.steps, value, support)
     return point, found
 
 
@@ -178,9 +207,7 @@ def _solve_proximal(
     if found.status != INFEASIBLE:
         support = sweeps.slack_support(problem.costs, point.p, point.q, 1.0 / warm, found.support)
         step = Proximal(gamma, k, 1.0 / warm)
-        again = _approach(problem, step, support, point, tol, max(most - found.steps, 0), True)
-        steps = found.steps + again.steps
-        found = Outcome(again.status, steps, again.value, again.support)
+        found = _approach(problem, step, support, point, tol, found.steps, most, True)
     if gamma == 0.0:
         point.q[:] = sweeps.cheapest(problem.costs, point.p, len(problem.b))
     return point, found

@@ -13,6 +13,7 @@ from .._core.dispatch import op
 from .._core.errors import UnsupportedError
 from .._core.loop import iterate
 from .._core.namespace import namespace
+from .._core.progress import tell
 from .newton import quadratic_potentials
 from .sinkhorn import (
     CONVERGED,
@@ -95,20 +96,24 @@ def entropic_potentials_points(
     )
 
 
-def _cost(c: Clouds, first: int, last: int) -> Any:
-    """Rows ``first`` to ``last`` of the cost, from differences: exact where points are near."""
-    xp = namespace(c.rows.points)
-    x, y = c.rows.points[..., first:last, :], c.columns.points
-    square = 0.0
+def distances(x: Any, y: Any, p: float) -> Any:
+    """Euclidean distances to the power ``p``, (..., m, n), from differences: exact where points are near."""
+    xp = namespace(x)
+    square = xp.zeros_like(x[..., :, :1] + xp.matrix_transpose(y[..., :, :1]))
     for k in range(x.shape[-1]):
         gap = x[..., :, k][..., :, None] - y[..., :, k][..., None, :]
         square = square + gap * gap
-    if c.p == 2:
-        return square * c.scale
+    if p == 2:
+        return square
     # The root has no derivative at zero, where two points meet.
     apart = square > 0
-    power = xp.where(apart, square, xp.ones_like(square)) ** (c.p / 2)
-    return xp.where(apart, power, xp.zeros_like(power)) * c.scale
+    power = xp.where(apart, square, xp.ones_like(square)) ** (p / 2)
+    return xp.where(apart, power, xp.zeros_like(power))
+
+
+def _cost(c: Clouds, first: int, last: int) -> Any:
+    """Rows ``first`` to ``last`` of the cost."""
+    return distances(c.rows.points[..., first:last, :], c.columns.points, c.p) * c.scale
 
 
 def _rows_from(c: Clouds, g: Any, e: Any) -> Any:
@@ -176,8 +181,14 @@ def _to_tolerance(c: Clouds, epsilon: Any, tol: float, max_iter: int) -> tuple[A
     state = _State(
         f, g, e, none, endless, endless, endless, none, none, xp.full_like(none, RUNNING)
     )
+
+    def step(s: Any) -> _State:
+        new = _advanced(c, epsilon, tol, _State(*s))
+        tell(new.steps, new.error)
+        return new
+
     found, _ = iterate(
-        lambda s: _advanced(c, epsilon, tol, _State(*s)),
+        step,
         state,
         done=lambda s: xp.all(s[-1] != RUNNING),
         max_steps=max_iter,

@@ -15,7 +15,7 @@ from .._core.linalg import running_sum
 from .._core.namespace import is_traced, namespace
 from .accelerated import accelerated_potentials
 from .canonical import INFINITY, Canonical
-from .clouds import entropic_potentials_points, quadratic_potentials_points
+from .clouds import distances, entropic_potentials_points, quadratic_potentials_points
 from .columns import ksupport_norm_squared
 from .newton import quadratic_potentials
 from .proximal import exact_plan, proximal_plan
@@ -23,6 +23,8 @@ from .sinkhorn import entropic_potentials
 
 # Marginal error that rounding the potentials makes in an entropic plan, in eps over the strength.
 SHARPNESS = 4.0
+# Costs between points that are formed, because the engine of a matrix is better: 32 MB in double precision.
+FORMED = 2**22
 
 
 class Effort(NamedTuple):
@@ -261,6 +263,10 @@ class Entropic(Kind):
     def solve_points(
         self, x: Any, y: Any, a: Any, b: Any, scale: Any, p: float, effort: Effort
     ) -> tuple[Any, Any, Any]:
+        if x.shape[0] * y.shape[0] <= FORMED:
+            # Newton steps want the matrix.
+            costs = scale * distances(x, y, p)
+            return entropic_potentials(a, b, costs, self.epsilon, **effort.limits)  # type: ignore[no-any-return]
         return entropic_potentials_points(x, y, a, b, self.epsilon, scale, p=p, **effort.limits)  # type: ignore[no-any-return]
 
     def plan(self, slack: Any) -> Any:

@@ -22,6 +22,7 @@ from .._core.dtypes import eps
 from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, identity_like
 from .._core.namespace import is_lazy, is_traced, namespace
+from .._core.progress import tell
 from .codes import OTStatus
 from .columns import ksupport_prox, simplex_projection
 from .implicit import quadratic_tangent
@@ -330,6 +331,7 @@ def maximised(given: tuple[Any, Any, Any], gamma: Any, tol: float, max_iter: int
         if bool(xp.all(state.status != RUNNING)):
             break
         state = _judged(given, gamma, tol, _stepped(given, state))
+        tell(state.steps, state.point.error)
     return state
 
 

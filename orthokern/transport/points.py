@@ -15,6 +15,7 @@ from .._core.namespace import device, is_traced, namespace, same_library
 from .._core.typing import ArrayT
 from .bounds import Bounds, Evidence, centred, weighed
 from .canonical import INFINITY, heavy, positive_or_one
+from .clouds import distances
 from .codes import Stat
 from .kinds import Effort, Kind
 from .results import SparsePlan
@@ -39,16 +40,6 @@ class Clouds(NamedTuple):
     a: Any
     b: Any
     p: float
-
-
-def distances(x: Any, y: Any, p: float) -> Any:
-    """Euclidean distances to the power ``p``, from differences: exact where points are near."""
-    xp = namespace(x)
-    square = xp.zeros((x.shape[0], y.shape[0]), dtype=x.dtype, device=device(x))
-    for k in range(x.shape[1]):
-        gap = x[:, k, None] - y[None, :, k]
-        square = square + gap * gap
-    return square if p == 2 else square ** (p / 2)
 
 
 def largest_cost(x: Any, y: Any, p: float) -> Any:

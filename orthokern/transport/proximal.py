@@ -12,6 +12,7 @@ from .._core.dispatch import op
 from .._core.dtypes import eps
 from .._core.linalg import adjoint
 from .._core.namespace import namespace
+from .._core.progress import tell
 from .codes import OTStatus
 from .newton import (
     LEAST_TOLERANCE,
@@ -104,6 +105,7 @@ def _solved(
         if bool(xp.all(state.status != RUNNING)):
             break
         state = _stepped(given, gamma, k, state)
+        tell(state.steps, state.point.error)
     return _answer(given, gamma, state)
 
 

@@ -18,9 +18,11 @@ from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, identity_like, nan_unless
 from .._core.loop import iterate
 from .._core.namespace import device, is_lazy, is_traced, namespace
+from .._core.progress import tell
 from .._core.typing import ArrayT
 from .codes import OTStatus
 from .implicit import entropic_tangent
+from .sweep import entropic_sweep
 
 # Continuation in epsilon: from half the range of the cost, a quarter at a time, each stage to this error.
 FIRST_EPSILON, EPSILON_STEP, STAGE_ERROR = 0.5, 0.25, 0.05
@@ -178,7 +180,10 @@ def _routed(share: Any, known: Any, tokens: Any) -> RoutingInfo[Any]:
 
 
 class Problem(NamedTuple):
-    """Masses a (..., m), b (..., n), their logarithms, cost and where it is finite, 1 / rho (..., 1, 1)."""
+    """Masses a (..., m), b (..., n), their logarithms, cost and where it is finite, 1 / rho (..., 1, 1).
+
+    ``cost`` has zeros where it is infinite, ``closed`` has not.
+    """
 
     a: Any
     b: Any
@@ -186,6 +191,7 @@ class Problem(NamedTuple):
     log_b: Any
     cost: Any
     allowed: Any
+    closed: Any
     rigidity: Any
 
 
@@ -233,7 +239,8 @@ def _problem(a: Any, b: Any, cost: Any, rigidity: Any) -> Problem:
     allowed = xp.isfinite(cost) & (a > 0)[..., :, None] & (b > 0)[..., None, :]
     # Infinite entries would make derivatives of masked differences NaN.
     finite = xp.where(allowed, cost, xp.zeros_like(cost))
-    return Problem(a, b, logarithm(a), logarithm(b), finite, allowed, rigidity)
+    closed = xp.where(allowed, cost, xp.full_like(cost, float("inf")))
+    return Problem(a, b, logarithm(a), logarithm(b), finite, allowed, closed, rigidity)
 
 
 def logarithm(masses: Any) -> Any:
@@ -260,7 +267,8 @@ def refuse_abstract(*arrays: Any) -> None:
 
 
 def _transposed(p: Problem) -> Problem:
-    return Problem(p.b, p.a, p.log_b, p.log_a, adjoint(p.cost), adjoint(p.allowed), p.rigidity)
+    cost, allowed, closed = (adjoint(x) for x in (p.cost, p.allowed, p.closed))
+    return Problem(p.b, p.a, p.log_b, p.log_a, cost, allowed, closed, p.rigidity)
 
 
 def _exponents(p: Problem, f: Any, g: Any, e: Any) -> Any:
@@ -274,13 +282,10 @@ def _exponents(p: Problem, f: Any, g: Any, e: Any) -> Any:
 def _rows_from(p: Problem, g: Any, e: Any) -> Any:
     """The potential of the rows that is optimal for ``g``: ``-e / (1 + e / rho)`` times a logarithm of a sum."""
     xp = namespace(g)
-    terms = (g / e[..., 0] + p.log_b)[..., None, :] - p.cost / e
-    terms = xp.where(p.allowed, terms, xp.full_like(terms, -float("inf")))
-    top = constant(xp.max(terms, axis=-1, keepdims=True))
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    total = xp.sum(xp.exp(terms - top), axis=-1)
+    epsilon = xp.broadcast_to(e, (*p.cost.shape[:-2], 1, 1))
+    found = entropic_sweep(g + e[..., 0] * p.log_b, p.closed, epsilon)
     strength = e[..., 0] / (1 + e[..., 0] * p.rigidity[..., 0])
-    return -strength * (top[..., 0] + logarithm(total))
+    return -strength * xp.where(found > -float("inf"), found, xp.zeros_like(found))
 
 
 def _swept(p: Problem, g: Any, e: Any) -> tuple[Any, Any]:
@@ -358,8 +363,14 @@ def _to_tolerance(p: Problem, epsilon: Any, tol: float, max_iter: int) -> tuple[
     state = _State(
         xp.zeros_like(p.a), xp.zeros_like(p.b), start, endless, endless, none, none, status
     )
+
+    def step(s: Any) -> _State:
+        new = _advanced(p, epsilon, tol, _State(*s))
+        tell(new.steps, new.error)
+        return new
+
     found, _ = iterate(
-        lambda s: _advanced(p, epsilon, tol, _State(*s)),
+        step,
         state,
         done=lambda s: xp.all(s[-1] != RUNNING),
         max_steps=max_iter,

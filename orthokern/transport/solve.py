@@ -10,6 +10,7 @@ from .._core.dispatch import kernel
 from .._core.dtypes import eps
 from .._core.errors import UnsupportedError
 from .._core.namespace import is_traced, namespace
+from .._core.progress import Listener, checked, listening
 from .._core.results import warn_unconverged
 from .._core.typing import ArrayT
 from .bounds import Bounds, Evidence, Problem, assess, full_potentials
@@ -50,6 +51,7 @@ def solve_ot(
     max_iter: int | None = None,
     marginals: Unbalanced | Partial | None = None,
     plan: str = "auto",
+    progress: Listener | None = None,
     warn: bool = True,
     backend: str | None = None,
 ) -> OTResult[ArrayT]:
@@ -83,6 +85,9 @@ def solve_ot(
     plan : {"auto", "dense", "coo", "csr", "none"}
         Form of the plan: an array, a :class:`SparsePlan`, SciPy's ``csr_array`` (NumPy), or None. "auto" gives the
         entries of a sparse plan when the whole has more than a million.
+    progress : callable, optional
+        Called with the number of steps and the marginal error while an engine runs, outside a trace; what it raises
+        ends the call.
     warn : bool
         Whether an eager call that does not converge warns.
     backend : str, optional
@@ -119,7 +124,8 @@ def solve_ot(
     True
     """
     options = (method, tol, max_iter)
-    return _result("solve_ot", a, b, cost, regularizer, options, marginals, plan, warn)
+    with listening(checked(progress, "solve_ot")):
+        return _result("solve_ot", a, b, cost, regularizer, options, marginals, plan, warn)
 
 
 @kernel()
@@ -135,6 +141,7 @@ def sinkhorn(
     max_iter: int | None = None,
     marginals: Unbalanced | None = None,
     plan: str = "auto",
+    progress: Listener | None = None,
     warn: bool = True,
     backend: str | None = None,
 ) -> OTResult[ArrayT]:
@@ -160,7 +167,7 @@ def sinkhorn(
     reference : {"counting", "product"}
         "product" measures the entropy relative to :math:`a b^T`: the same plan, other potentials and another constant
         in ``value``.
-    tol, max_iter, marginals, plan, warn, backend
+    tol, max_iter, marginals, plan, progress, warn, backend
         As in :func:`solve_ot`; ``tol=None`` runs ``max_iter`` plain iterations and can be traced.
 
     Returns
@@ -183,7 +190,8 @@ def sinkhorn(
     """
     entropy = Entropy(epsilon, reference)
     options = ("auto", tol, max_iter)
-    return _result("sinkhorn", a, b, cost, entropy, options, marginals, plan, warn)
+    with listening(checked(progress, "sinkhorn")):
+        return _result("sinkhorn", a, b, cost, entropy, options, marginals, plan, warn)
 
 
 def _result(

@@ -1,8 +1,4 @@
-"""One pass over the costs of a transport problem: what first-order and Newton engines need of a plan they never form.
-
-Arrays as everywhere in the family: ``cost`` (..., m, n), potentials ``alpha`` (..., m) of the rows and ``beta``
-(..., n) of the columns, parameters (..., 1, 1). A cost of plus infinity forbids its pair.
-"""
+"""One pass over the costs of an entropic transport problem: what an engine needs of a plan that it never forms."""
 
 from __future__ import annotations
 
@@ -12,27 +8,28 @@ from .._core.dispatch import op
 from .._core.namespace import namespace
 
 
-@op()
-def quadratic_sweep(alpha: Any, beta: Any, cost: Any, gamma: Any, /) -> tuple[Any, Any, Any]:
-    r"""``(row_sums, column_sums, value)`` of the plan :math:`T_{ij} = \max(\alpha_i + \beta_j - c_{ij}, 0) / \gamma`.
-
-    Shapes (..., m), (..., n) and (...); the value is :math:`\sum_{ij} \gamma T_{ij}^2 / 2`, which is the conjugate of
-    the regularizer. ``gamma`` (..., 1, 1) is positive.
-    """
+def _tangent(arrays: Any, tangents: Any, out: Any) -> Any:
+    """The tangents of the exponents, weighed by the shares that these have of the sum."""
+    beta, cost, epsilon = arrays
+    d_beta, d_cost, d_epsilon = tangents
     xp = namespace(cost)
-    slack = xp.clip(alpha[..., :, None] + beta[..., None, :] - cost, 0.0, None)
-    parameter = gamma[..., 0]
-    rows = xp.sum(slack, axis=-1) / parameter
-    columns = xp.sum(slack, axis=-2) / parameter
-    value = xp.sum(slack * slack, axis=(-2, -1)) / (2 * parameter[..., 0])
-    return rows, columns, value
+    open_ = cost < float("inf")
+    exponents = (beta[..., None, :] - xp.where(open_, cost, xp.zeros_like(cost))) / epsilon
+    some = xp.isfinite(out)
+    level = xp.where(some, out, xp.zeros_like(out))[..., None]
+    carried = open_ & some[..., None] & (exponents > -float("inf"))
+    exponents = xp.where(carried, exponents, level)
+    share = xp.where(carried, xp.exp(exponents - level), xp.zeros_like(exponents))
+    moved = (d_beta[..., None, :] - d_cost - exponents * d_epsilon) / epsilon
+    return xp.sum(share * moved, axis=-1)
 
 
-@op()
+@op(jvp=_tangent)
 def entropic_sweep(beta: Any, cost: Any, epsilon: Any, /) -> Any:
-    r"""Logarithm of :math:`\sum_j \exp((\beta_j - c_{ij}) / \epsilon)`, shape (..., m); ``epsilon`` (..., 1, 1) > 0.
+    r"""Logarithm of :math:`\sum_j \exp((\beta_j - c_{ij}) / \epsilon)`, shape (..., m).
 
-    A row with nothing but forbidden pairs gives minus infinity, never NaN.
+    ``beta`` (..., n), ``cost`` (..., m, n) and ``epsilon`` (..., 1, 1) > 0 of one batch shape; a cost of plus infinity
+    forbids its pair. A row with nothing but forbidden pairs gives minus infinity, never NaN.
     """
     xp = namespace(cost)
     exponents = (beta[..., None, :] - cost) / epsilon

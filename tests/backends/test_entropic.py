@@ -111,7 +111,7 @@ def test_sweeps_and_newton_steps_find_the_same(patience, epsilon, monkeypatch):
     """``patience``: at the first look to Newton steps, or sweeps to the end."""
     a, b, cost = clouds(60)
     k, f, g = np.empty((60, 60)), np.zeros(60), np.empty(60)
-    steps, error, reason = kernels._stage(cost, a, b, epsilon, 1e-11, 10**6, patience, f, g, k)
+    steps, error, reason = kernels.stage(cost, a, b, epsilon, 1e-11, 10**6, patience, f, g, k)
     assert reason == kernels.DONE
     assert error <= 1e-11
     plan = np.exp((f[:, None] + g - cost) / epsilon)
@@ -127,7 +127,7 @@ def test_rows_that_vanish_are_lifted(rng):
     a, b, cost = clouds(12)
     k, f, g = np.empty((12, 12)), np.zeros(12), np.empty(12)
     f[3] = -40.0
-    steps, error, reason = kernels._stage(cost, a, b, 0.02, 1e-10, 10_000, 400, f, g, k)
+    steps, error, reason = kernels.stage(cost, a, b, 0.02, 1e-10, 10_000, 400, f, g, k)
     assert reason == kernels.DONE
     assert error <= 1e-10
     assert steps < 200

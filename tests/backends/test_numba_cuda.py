@@ -68,7 +68,6 @@ def test_it_is_known_by_its_name_and_serves_devices_alone():
         "cosh_rms",
         "simplex_projection",
         "ksupport_prox",
-        "quadratic_sweep",
         "entropic_sweep",
     }
 
@@ -180,8 +179,7 @@ def test_one_weight_for_each_row_is_taken(op):
 
 def test_sweeps_of_one_batch_are_taken():
     cost, weight = np.ones((2, 3, 4)), np.ones((2, 1, 1))
-    alpha, beta = np.ones((2, 3)), np.ones((2, 4))
-    assert declined("quadratic_sweep", alpha, beta, cost, weight) is None
+    beta = np.ones((2, 4))
     assert declined("entropic_sweep", beta, cost, weight) is None
     for reason, given in {
         "of the batch": (beta, cost, weight[:1]),
@@ -190,4 +188,3 @@ def test_sweeps_of_one_batch_are_taken():
         "complex128": (beta * 1j, cost * 1j, weight * 1j),
     }.items():
         assert reason in declined("entropic_sweep", *given)
-        assert reason in declined("quadratic_sweep", alpha.astype(given[1].dtype), *given)

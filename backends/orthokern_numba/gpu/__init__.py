@@ -84,11 +84,6 @@ def _not_one_problem_each(cost: Any, *others: tuple[Any, tuple[int, ...]]) -> st
     return _not_real(cost)
 
 
-def _not_quadratic(alpha: Any, beta: Any, cost: Any, gamma: Any) -> str | None:
-    m, n = cost.shape[-2:]
-    return _not_one_problem_each(cost, (alpha, (m,)), (beta, (n,)), (gamma, (1, 1)))
-
-
 def _not_entropic(beta: Any, cost: Any, epsilon: Any) -> str | None:
     return _not_one_problem_each(cost, (beta, cost.shape[-1:]), (epsilon, (1, 1)))
 
@@ -167,15 +162,6 @@ def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
 
     with on_device(v) as launch:
         return ksupport_prox(launch, v, lam, k=k)
-
-
-@backend.implements("quadratic_sweep", when=_not_quadratic)
-def _quadratic_sweep(alpha: Any, beta: Any, cost: Any, gamma: Any) -> Any:
-    from .launching import on_device
-    from .sweep import quadratic_sweep
-
-    with on_device(cost) as launch:
-        return quadratic_sweep(launch, alpha, beta, cost, gamma)
 
 
 @backend.implements("entropic_sweep", when=_not_entropic)

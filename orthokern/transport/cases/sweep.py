@@ -1,4 +1,4 @@
-"""Examples of the sweeps over costs; each is judged against sums of longer numbers."""
+"""Examples of the sweep over costs, judged against sums of longer numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..._core.registry import Case, Residual, declare
-from ..sweep import entropic_sweep, quadratic_sweep
-from .columns import LAYOUTS, TINY, Arrays, Options, _colours, _passes, _worst
+from ..sweep import entropic_sweep
+from .columns import LAYOUTS, Arrays, Options, _colours, _passes, _worst
 
 # A sum of n numbers errs by less than n roundings, and by about their root where they are random.
 LIMIT = 8.0
@@ -17,32 +17,6 @@ LIMIT = 8.0
 
 def _long(arrays: Arrays) -> list[Any]:
     return [np.asarray(x, dtype=np.longdouble) for x in arrays]
-
-
-def _quadratic_residuals(
-    arrays: Arrays, out: Any, options: Options, eps: float
-) -> dict[str, Residual]:
-    """Each sum, relative to what the roundings of its slacks, and its own, may do to it."""
-    alpha, beta, cost, gamma = _long(arrays)
-    sums = alpha[..., :, None] + beta[..., None, :]
-    active = sums - cost > 0
-    plan = np.where(active, sums - cost, 0) / gamma
-    parts = np.abs(alpha[..., :, None]) + np.abs(beta[..., None, :]) + np.abs(cost)
-    size = np.where(active, parts, 0) / gamma
-    found = {
-        "rows": (out[0] - plan.sum(-1), size.sum(-1)),
-        "columns": (out[1] - plan.sum(-2), size.sum(-2)),
-        "value": (
-            out[2] - (plan**2 * gamma).sum((-2, -1)) / 2,
-            (plan * size * gamma).sum((-2, -1)),
-        ),
-    }
-    # Next to zero a slack is rounding, and may be active in one dtype alone.
-    floor = eps * float(np.max(np.where(np.isfinite(parts), parts, 0) / gamma, initial=TINY))
-    return {
-        name: Residual(_worst(np.abs(error) / (scale + floor)) / eps, LIMIT)
-        for name, (error, scale) in found.items()
-    }
 
 
 def _entropic_residuals(
@@ -65,22 +39,6 @@ def _entropic_residuals(
     }
 
 
-def _quadratic(
-    m: int,
-    n: int,
-    g: np.random.Generator,
-    batch: tuple[int, ...] = (),
-    gamma: float = 0.1,
-    forbidden: float = 0.0,
-    shift: float = 0.4,
-) -> Arrays:
-    """Potentials at which some of the pairs are active; more with a larger shift."""
-    cost = g.random((*batch, m, n))
-    cost[g.random(cost.shape) < forbidden] = np.inf
-    alpha, beta = (g.standard_normal((*batch, size)) / 8 + shift / 2 for size in (m, n))
-    return alpha, beta, cost, gamma * 2.0 ** g.integers(-2, 3, (*batch, 1, 1))
-
-
 def _entropic(
     m: int,
     n: int,
@@ -90,45 +48,20 @@ def _entropic(
     forbidden: float = 0.0,
     dead: int = 0,
 ) -> Arrays:
-    _, beta, cost, epsilons = _quadratic(m, n, g, batch, epsilon, forbidden)
+    """Potentials, costs and a strength for each member; nothing may leave the first ``dead`` rows."""
+    cost = g.random((*batch, m, n))
+    cost[g.random(cost.shape) < forbidden] = np.inf
     cost[..., :dead, :] = np.inf
-    return beta, cost, epsilons
-
-
-def _quadratic_colours(g: np.random.Generator) -> Arrays:
-    """The problem of the colours at rough potentials of its own."""
-    _, _, cost = _colours()
-    cost = cost / cost.max()
-    beta = np.partition(cost, 8, axis=0)[8]
-    return np.zeros(cost.shape[0]), beta, cost, np.full((1, 1), 1e-3)
+    beta = g.standard_normal((*batch, n)) / 8
+    return beta, cost, epsilon * 2.0 ** g.integers(-2, 3, (*batch, 1, 1))
 
 
 def _entropic_colours(g: np.random.Generator) -> Arrays:
-    _, beta, cost, _ = _quadratic_colours(g)
-    return beta, cost, np.full((1, 1), 1e-3)
+    """The problem of the colours at rough potentials of its own."""
+    cost = _colours()[2]
+    cost = cost / cost.max()
+    return np.partition(cost, 8, axis=0)[8], cost, np.full((1, 1), 1e-3)
 
-
-declare(
-    quadratic_sweep,
-    residuals=_quadratic_residuals,
-    flops=_passes(6.0),
-    cases=[
-        Case("one pair", partial(_quadratic, 1, 1, shift=2.0)),
-        Case("few rows", partial(_quadratic, 5, 12)),
-        Case("few columns", partial(_quadratic, 12, 5)),
-        Case("batch", partial(_quadratic, 9, 6, batch=(2, 1))),
-        Case("forbidden pairs", partial(_quadratic, 11, 12, forbidden=0.4)),
-        Case("no active pair", partial(_quadratic, 6, 7, shift=-4.0)),
-        Case("every pair active", partial(_quadratic, 33, 65, shift=4.0)),
-        Case("colours", _quadratic_colours, real=True),
-        *(
-            Case(layout, partial(_quadratic, 10, 6, batch=(2,)), layout=layout)
-            for layout in LAYOUTS
-        ),
-        Case("500 x 400", partial(_quadratic, 500, 400)),
-    ],
-    outputs=(0, 1, 2),
-)
 
 declare(
     entropic_sweep,

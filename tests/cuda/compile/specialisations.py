@@ -89,15 +89,9 @@ def of_columns(dtype):
 def of_sweeps(dtype):
     kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
     stack, rows, row = array(kind, 3), array(kind, 2), array(kind, 1)
+    kernel, arguments = sweep_kernels.exponents_kernel(dtype), nb.void(rows, stack, row, rows)
     shared = columns_kernels.MOST_WARPS * size
-    for kernel, arguments, share in (
-        (sweep_kernels.tile_kernel, (rows, rows, stack, stack, stack, rows), shared),
-        (sweep_kernels.rows_kernel, (stack, row, kind, rows), shared),
-        (sweep_kernels.columns_kernel, (stack, row, rows), 0),
-        (sweep_kernels.exponents_kernel, (rows, stack, row, rows), shared),
-    ):
-        name = f"sweep {kernel.__name__} {dtype}"
-        yield Specialisation(name, kernel(dtype), nb.void(*arguments), NARROW, share, single)
+    yield Specialisation(f"exponents {dtype}", kernel, arguments, NARROW, shared, single)
 
 
 def of_words(word):

@@ -43,8 +43,7 @@ def launched():
         elementwise.cosh_rms(launch, x, np.ones((3, 1, 1), dtype), gamma=1.5)
         columns.simplex_projection(launch, x, np.ones((3, 4, 1), dtype), k=2)
         columns.ksupport_prox(launch, x, np.ones((3, 4, 1), dtype), k=2)
-        alpha, beta, weight = (np.ones((3, *s), dtype) for s in ((4,), (5,), (1, 1)))
-        sweep.quadratic_sweep(launch, alpha, beta, x, weight)
+        beta, weight = (np.ones((3, *s), dtype) for s in ((5,), (1, 1)))
         sweep.entropic_sweep(launch, beta, x, weight)
         with np.errstate(all="ignore"):
             elementwise.magnitude_quantile(launch, x, quantile=0.9)

@@ -1,12 +1,12 @@
-"""Sweeps over costs on the device, against the bodies of the ops in float64."""
+"""The sweep over costs on the device, against the body of the op in float64."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from orthokern_numba.gpu import sweep, sweep_kernels
+from orthokern_numba.gpu import sweep
 
-from orthokern.transport.sweep import entropic_sweep, quadratic_sweep
+from orthokern.transport.sweep import entropic_sweep
 
 from .fibers import Place
 
@@ -27,13 +27,12 @@ def ordered(everywhere, shape):
 
 
 def problem(g, shape, dtype, forbidden=0.2):
-    """Potentials, costs and a parameter for each member."""
-    *batch, m, n = shape
+    """Potentials, costs and a strength for each member."""
+    *batch, _, n = shape
     cost = g.random(shape)
     cost[g.random(shape) < forbidden] = np.inf
-    alpha, beta = g.standard_normal((*batch, m)) / 2, g.standard_normal((*batch, n)) / 2
-    gamma = g.uniform(0.1, 1.0, (*batch, 1, 1))
-    return tuple(x.astype(dtype) for x in (alpha, beta, cost, gamma))
+    beta, epsilon = g.standard_normal((*batch, n)) / 2, g.uniform(0.1, 1.0, (*batch, 1, 1))
+    return tuple(x.astype(dtype) for x in (beta, cost, epsilon))
 
 
 def as_double(arrays):
@@ -41,29 +40,13 @@ def as_double(arrays):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_of_a_quadratic_plan(ordered, rng, shape, dtype):
-    arrays = problem(rng, shape, dtype)
-    found = ordered(lambda place: sweep.quadratic_sweep(place, *arrays))
-    for part, exact in zip(found, quadratic_sweep.body(*as_double(arrays)), strict=True):
-        assert (part.dtype, part.shape) == (arrays[0].dtype, exact.shape)
-        scale = 1 + 2 * exact.max() + max(shape)
-        np.testing.assert_allclose(part, exact, atol=4 * scale * np.finfo(dtype).eps)
-
-
-def test_known_sums():
-    arrays = np.array([1.0, 0.0]), np.array([1.0, -1.0]), np.array([[0.5, 0.0], [1.0, np.inf]])
-    rows, columns, value = sweep.quadratic_sweep(Place(), *arrays, np.full((1, 1), 0.5))
-    assert (rows.tolist(), columns.tolist(), float(value)) == ([3.0, 0.0], [3.0, 0.0], 2.25)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_logarithms_of_sums_of_exponentials(ordered, rng, shape, dtype):
-    assert_logarithms(ordered, *problem(rng, shape, dtype)[1:])
+    assert_logarithms(ordered, *problem(rng, shape, dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logarithms_of_long_rows(everywhere, rng, dtype):
-    assert_logarithms(everywhere, *problem(rng, (2, 1030), dtype)[1:])
+    assert_logarithms(everywhere, *problem(rng, (2, 1030), dtype))
 
 
 def assert_logarithms(call, beta, cost, epsilon):
@@ -93,42 +76,34 @@ def test_rows_of_forbidden_pairs_and_exponents_out_of_range(everywhere, dtype):
 
 
 def test_nan_shows_and_stays_in_its_row(rng):
-    alpha, beta, cost, gamma = problem(rng, (4, 6), "float64", forbidden=0.0)
+    beta, cost, epsilon = problem(rng, (4, 6), "float64", forbidden=0.0)
     cost[1, 2] = np.nan
-    logarithms = sweep.entropic_sweep(Place(), beta, cost, gamma)
+    logarithms = sweep.entropic_sweep(Place(), beta, cost, epsilon)
     assert np.isnan(logarithms).tolist() == [False, True, False, False]
-    rows, columns, value = sweep.quadratic_sweep(Place(), alpha, beta, cost, gamma)
-    assert np.isnan(rows).tolist() == [False, True, False, False]
-    assert np.flatnonzero(np.isnan(columns)).tolist() == [2]
-    assert np.isnan(value)
 
 
-def test_more_members_than_a_grid_takes_views_and_none(rng, monkeypatch):
-    monkeypatch.setattr(sweep, "_MOST_MEMBERS", 1)
-    arrays = problem(rng, (3, 4, 6), "float64")
-    view = tuple(np.asfortranarray(x) for x in arrays)
-    for part, exact in zip(
-        sweep.quadratic_sweep(Place(3), *view), quadratic_sweep.body(*arrays), strict=True
-    ):
-        np.testing.assert_allclose(part, exact, atol=1e-13)
-    empty = tuple(x[:0] for x in arrays)
-    shapes = [part.shape for part in sweep.quadratic_sweep(Place(), *empty)]
-    assert shapes == [(0, 4), (0, 6), (0,)]
-    assert sweep.entropic_sweep(Place(), *empty[1:]).shape == (0, 4)
+def test_views_and_no_members(rng):
+    beta, cost, epsilon = problem(rng, (3, 4, 6), "float64")
+    found = sweep.entropic_sweep(Place(3), *(np.asfortranarray(x) for x in (beta, cost, epsilon)))
+    np.testing.assert_allclose(found, entropic_sweep.body(beta, cost, epsilon), atol=1e-13)
+    assert sweep.entropic_sweep(Place(), beta[:0], cost[:0], epsilon[:0]).shape == (0, 4)
 
 
-class Larger:
-    """The kernels, whose bands are larger for the launch than for themselves."""
+class Fewer:
+    """A launch of one team less than there are rows."""
 
-    BAND = 2 * sweep_kernels.BAND
+    def __init__(self, place):
+        self.place = place
 
     def __getattr__(self, name):
-        return getattr(sweep_kernels, name)
+        return getattr(self.place, name)
+
+    def __call__(self, kernel, grid, *rest):
+        return self.place(kernel, grid - 1, *rest)
 
 
-def test_a_launch_that_misses_a_part_of_the_costs_would_be_seen(rng, monkeypatch):
+def test_a_launch_that_misses_a_row_would_be_seen(rng):
     arrays = problem(rng, (40, 5), "float64", forbidden=0.0)
-    wanted = quadratic_sweep.body(*arrays)[1]
-    np.testing.assert_allclose(sweep.quadratic_sweep(Place(3), *arrays)[1], wanted)
-    monkeypatch.setattr(sweep, "kernels", Larger())
-    assert not np.allclose(sweep.quadratic_sweep(Place(3), *arrays)[1], wanted)
+    wanted = entropic_sweep.body(*arrays)
+    np.testing.assert_allclose(sweep.entropic_sweep(Place(3), *arrays), wanted)
+    assert not np.allclose(sweep.entropic_sweep(Fewer(Place(3)), *arrays), wanted)
