@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthokern.backend import tell
+from orthokern.backend import is_heard, tell
 from orthokern.transport.codes import OTStatus, Stat
 
 from . import entropic_kernels as kernels
@@ -14,6 +14,8 @@ from .library import aligned_empty
 STATUS = {kernels.DONE: OTStatus.CONVERGED, kernels.OUT: OTStatus.MAX_ITER}
 # What rounding makes of potentials changes the error by about this over epsilon.
 ROUNDING = 2e-15
+# Sweeps between two words to who listens.
+SPELL = 20
 Found = tuple[np.ndarray, np.ndarray, tuple[float, float, float]]
 
 
@@ -82,9 +84,12 @@ def _in_stages(
     while True:
         last = e == epsilon
         goal, left = (tol if last else kernels.STAGE_ERROR), max_iter - taken
-        done, error, reason = kernels.stage(cost, a, b, e, goal, left, patience, f, g, k)
+        most = min(left, SPELL) if is_heard() else left
+        done, error, reason = kernels.stage(cost, a, b, e, goal, most, patience, f, g, k)
         taken += done
         tell(taken, float(error))
+        if reason == kernels.OUT and done < left:
+            continue
         if last or taken >= max_iter or reason == kernels.VANISHED:
             return taken, error, reason
         new = max(epsilon, kernels.EPSILON_STEP * e)

@@ -131,7 +131,9 @@ class Linear(Kind):
         if effort.method != "proximal":
             return Solution(*exact_plan(*arrays, **effort.limits))
         none = namespace(problem.mass).zeros_like(problem.mass)
-        return Solution(*proximal_plan(*arrays, none, k=int(arrays[2].shape[-2]), **effort.limits))
+        steps = Sparse.most_steps if effort.max_iter is None else effort.max_iter
+        limits = {"k": int(arrays[2].shape[-2]), "tol": effort.tol, "max_iter": steps}
+        return Solution(*proximal_plan(*arrays, none, **limits))
 
     def penalty(self, plan: Any) -> Any:
         return namespace(plan).zeros_like(plan[..., 0, 0])

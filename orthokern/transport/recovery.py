@@ -12,12 +12,15 @@ from .._core.errors import UnsupportedError
 from .._core.namespace import is_traced, namespace
 from .canonical import INFINITY, Canonical
 from .codes import OTStatus, Stat
+from .implicit import response
 from .kinds import Effort, Kind, Quadratic, Solution, Sparse, largest_of_columns
 from .newton import quadratic_potentials
 from .proximal import exact_plan
 
 # Attempts to move mass out of columns that are full.
 ROUNDS = 4
+# Corrections of the marginals of what was found.
+TOUCHES = 3
 
 
 def recovered(
@@ -87,10 +90,34 @@ def _feasible_plan(
         value = float(xp.sum(plan * xp.where(plan > 0, cost, 0 * plan)) + kind.penalty(plan))
         if not value < least:
             break
-        best, least = plan, value
+        best, least = _with_marginals(plan, a, b), value
         more = xp.where(places, xp.zeros_like(plan), _preference(0 * plan, 0 * plan, slack))
         wish = _optimum_on(places | (largest_of_columns(more, 1) > 0), a, b, cost, gamma, tol)[0]
     return best, least < INFINITY
+
+
+def _with_marginals(plan: Any, a: Any, b: Any) -> Any:
+    """The plan whose marginals are exact up to rounding: each entry is multiplied by nearly one."""
+    xp = namespace(plan)
+    error = _error(plan, a, b)
+    for _ in range(TOUCHES):
+        flat = plan.shape[0] <= plan.shape[1]
+        weights, rows, columns = (plan, a, b) if flat else (xp.matrix_transpose(plan), b, a)
+        lacking = rows - xp.sum(weights, axis=-1), columns - xp.sum(weights, axis=-2)
+        x, y = response(weights, *lacking)
+        change = x[:, None] + y[None, :]
+        touched = plan * (1 + (change if flat else xp.matrix_transpose(change)))
+        better = _error(touched, a, b)
+        if not (bool(xp.all(touched >= 0)) and better < error):
+            break
+        plan, error = touched, better
+    return plan
+
+
+def _error(plan: Any, a: Any, b: Any) -> float:
+    xp = namespace(plan)
+    rows, columns = xp.sum(plan, axis=-1), xp.sum(plan, axis=-2)
+    return float(xp.sum(xp.abs(a - rows)) + xp.sum(xp.abs(b - columns)))
 
 
 def _preference(flow: Any, wish: Any, slack: Any) -> Any:
