@@ -52,6 +52,7 @@ NOT_LAZY = frozenset(
         "assignment",
         "entropic_potentials",
         "entropic_potentials_points",
+        "entropic_solution",
         "exact_plan",
         "functional_map",
         "linear_assignment",

@@ -123,6 +123,23 @@ def _entropic_potentials(
     return entropic_potentials(a, b, cost, epsilon, tol=tol, max_iter=max_iter)
 
 
+def _not_plain(
+    a: Any, b: Any, cost: Any, epsilon: Any, *, tol: float | None, **static: Any
+) -> str | None:
+    from .entropic_solution import declined
+
+    return declined(a, b, cost, tol=tol)
+
+
+@backend.implements("entropic_solution", when=_not_plain)
+def _entropic_solution(
+    a: Any, b: Any, cost: Any, epsilon: Any, *, tol: float, max_iter: int
+) -> Any:
+    from .entropic_solution import entropic_solution
+
+    return entropic_solution(a, b, cost, epsilon, tol=tol, max_iter=max_iter)
+
+
 @backend.implements("entropic_potentials_points", when=_no_fixed_sweeps)
 def _entropic_potentials_points(*arrays: Any, p: float, tol: float, max_iter: int) -> Any:
     from .entropic import entropic_potentials_points

@@ -33,12 +33,12 @@ def entropic_potentials(
     stats = aligned_empty((*cost.shape[:-2], len(Stat)), a.dtype)
     for index in np.ndindex(cost.shape[:-2]):
         strength = float(epsilon[index][0, 0])
-        found = _solved(a[index], b[index], cost[index], strength, tol, max_iter)
+        found = solved(a[index], b[index], cost[index], strength, tol, max_iter)
         alpha[index], beta[index], stats[index] = found
     return alpha, beta, stats
 
 
-def _solved(
+def solved(
     a: np.ndarray, b: np.ndarray, cost: np.ndarray, epsilon: float, tol: float, max_iter: int
 ) -> Found:
     """The same for one problem: bins without mass are left out."""

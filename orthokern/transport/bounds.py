@@ -8,8 +8,7 @@ from .._core.autodiff import constant, is_plain
 from .._core.dtypes import eps
 from .._core.namespace import is_traced, namespace
 from .canonical import INFINITY, Canonical, positive_or_one
-from .certificate import rounded
-from .kinds import Kind, Linear
+from .kinds import Kind, Linear, inner
 
 # Marginal errors up to so many eps of the mass are rounding, which no plan is without.
 MARGINAL_ROUNDING = 16.0
@@ -103,7 +102,7 @@ def assess(problem: Problem, kind: Kind, plan: Any, alpha: Any, beta: Any) -> Bo
     """The figures of a plan and of potentials; ``value`` carries the derivatives of the optimum."""
     a, b, cost = problem
     xp = namespace(plan)
-    linear = _inner(plan, xp.where(cost < INFINITY, cost, xp.zeros_like(cost)))
+    linear = inner(plan, xp.where(cost < INFINITY, cost, xp.zeros_like(cost)))
     slack = (alpha[..., :, None] - cost) + beta[..., None, :]
     dual = weighed(alpha, a) + weighed(beta, b) - kind.conjugate(slack)
     lacking, wanting = a - xp.sum(plan, axis=-1), b - xp.sum(plan, axis=-2)
@@ -116,12 +115,6 @@ def assess(problem: Problem, kind: Kind, plan: Any, alpha: Any, beta: Any) -> Bo
     return Bounds(value, linear, constant(dual), constant(error), upper)
 
 
-def _inner(x: Any, y: Any) -> Any:
-    """Sum of the products of entries, without an array of them."""
-    xp = namespace(x)
-    return xp.sum(xp.vecdot(x, y, axis=-1), axis=-1)
-
-
 def _upper(problem: Problem, kind: Kind, plan: Any, value: Any, error: Any) -> Any:
     """Value of a plan with exact marginals: this one where its error is rounding, else one near it."""
     a, b, cost = problem
@@ -129,7 +122,4 @@ def _upper(problem: Problem, kind: Kind, plan: Any, value: Any, error: Any) -> A
     exact = error <= MARGINAL_ROUNDING * eps(plan) * xp.sum(a, axis=-1)
     if not is_traced(plan) and bool(xp.all(exact)):
         return value
-    near = rounded(plan, a, b, sparse=False)
-    # Nothing that flows for nothing costs anything; what is forbidden costs all.
-    costs = xp.where(near > 0, cost, xp.zeros_like(cost))
-    return xp.where(exact, value, _inner(near, costs) + kind.penalty(near))
+    return xp.where(exact, value, kind.value_near(plan, a, b, cost))

@@ -157,8 +157,8 @@ def rounded(t: Any, rows: Any, columns: Any, *, sparse: bool) -> Any:
 def _trimmed(t: Any, rows: Any, columns: Any) -> Any:
     """``t`` with no row, and then no column, above its mass."""
     xp = namespace(t)
-    t = t * _lowered(xp.sum(t, axis=-1, keepdims=True), rows[..., None])
-    return t * _lowered(xp.sum(t, axis=-2, keepdims=True), columns[..., None, :])
+    t = t * lowered(xp.sum(t, axis=-1, keepdims=True), rows[..., None])
+    return t * lowered(xp.sum(t, axis=-2, keepdims=True), columns[..., None, :])
 
 
 def _filled(t: Any, rows: Any, columns: Any, fill: Callable[[Any, Any], Any]) -> Any:
@@ -209,7 +209,7 @@ def mass_ratio(a: Any, b: Any, dtype: str, kernel: str) -> Any:
     return wanted / xp.where(found > 0, found, xp.ones_like(found))
 
 
-def _lowered(found: Any, wanted: Any) -> Any:
+def lowered(found: Any, wanted: Any) -> Any:
     """Factors of at most 1 that bring sums down to what they should be."""
     xp = namespace(found)
     too_much = found > wanted

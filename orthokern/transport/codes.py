@@ -13,6 +13,20 @@ class Stat(IntEnum):
     STATUS = 2
 
 
+class Figure(IntEnum):
+    """Columns of what ``entropic_solution`` knows of a plan: the fields of ``Bounds``, units, entries, tolerance."""
+
+    VALUE = 0
+    LINEAR = 1
+    DUAL = 2
+    ERROR = 3
+    UPPER = 4
+    UNIT = 5
+    SHIFT = 6
+    FULLEST = 7
+    TOLERANCE = 8
+
+
 class OTStatus(IntEnum):
     """Codes of ``info.status``."""
 

@@ -14,7 +14,8 @@ from .._core.dtypes import eps
 from .._core.linalg import running_sum
 from .._core.namespace import is_traced, namespace
 from .accelerated import accelerated_potentials
-from .canonical import INFINITY, Canonical
+from .canonical import INFINITY, Canonical, positive_or_one
+from .certificate import lowered, rounded
 from .clouds import distances, entropic_potentials_points, quadratic_potentials_points
 from .columns import ksupport_norm_squared
 from .newton import quadratic_potentials
@@ -53,9 +54,20 @@ def _total(x: Any) -> Any:
     return namespace(x).sum(x, axis=(-2, -1))
 
 
-def _squares(x: Any) -> Any:
+def inner(x: Any, y: Any) -> Any:
+    """Sum of the products of entries, without an array of them."""
     xp = namespace(x)
-    return xp.sum(xp.vecdot(x, x, axis=-1), axis=-1)
+    return xp.sum(xp.vecdot(x, y, axis=-1), axis=-1)
+
+
+def _squares(x: Any) -> Any:
+    return inner(x, x)
+
+
+def _times_log(x: Any) -> Any:
+    """``x log x``, 0 at 0."""
+    xp = namespace(x)
+    return x * xp.log(xp.where(x > 0, x, xp.ones_like(x)))
 
 
 def _positive(x: Any) -> Any:
@@ -118,6 +130,17 @@ class Kind:
     def conjugate(self, slack: Any) -> Any:
         """What the dual subtracts; shape (...)."""
         raise NotImplementedError
+
+    def value_near(self, plan: Any, a: Any, b: Any, cost: Any) -> Any:
+        """Value of a plan with the marginals ``a`` and ``b``, not far from ``plan``, or a bound of it; shape (...)."""
+        near = rounded(plan, a, b, sparse=False)
+        return inner(near, _charged(near, cost)) + self.penalty(near)
+
+
+def _charged(plan: Any, cost: Any) -> Any:
+    """The costs where something flows, zero elsewhere: what is forbidden costs all, unless nothing goes there."""
+    xp = namespace(cost)
+    return xp.where(plan > 0, cost, xp.zeros_like(cost))
 
 
 @dataclass(frozen=True)
@@ -275,12 +298,29 @@ class Entropic(Kind):
         return namespace(slack).exp(slack / self.epsilon)
 
     def penalty(self, plan: Any) -> Any:
-        xp = namespace(plan)
-        logarithm = xp.log(xp.where(plan > 0, plan, xp.ones_like(plan)))
-        return _total(plan * (logarithm - 1)) * self.epsilon[..., 0, 0]
+        return _total(_times_log(plan) - plan) * self.epsilon[..., 0, 0]
 
     def conjugate(self, slack: Any) -> Any:
         return _total(self.plan(slack)) * self.epsilon[..., 0, 0]
+
+    def value_near(self, plan: Any, a: Any, b: Any, cost: Any) -> Any:
+        """As of each kind; the plan nearby is this one, cut to its marginals, and a product of what they lack.
+
+        The entropy of the two together is bounded by convexity, so that no logarithm of a sum is needed: with a share
+        theta of the mass in the product it is too large by less than ``theta log(e / theta)``.
+        """
+        xp = namespace(plan)
+        plan = plan * lowered(xp.sum(plan, axis=-2), b)[..., None, :]
+        plan = plan * lowered(xp.sum(plan, axis=-1), a)[..., :, None]
+        lacking = xp.clip(a - xp.sum(plan, axis=-1), 0.0, None)
+        wanting = xp.clip(b - xp.sum(plan, axis=-2), 0.0, None)
+        rest, kept = xp.sum(lacking, axis=-1), xp.sum(plan, axis=(-2, -1))
+        product = lacking[..., :, None] * (wanting / positive_or_one(rest)[..., None])[..., None, :]
+        linear = inner(plan, _charged(plan, cost)) + inner(product, _charged(product, cost))
+        terms = [_total(_times_log(plan))]
+        terms += [xp.sum(_times_log(x), axis=-1) for x in (lacking, wanting)]
+        mixed = _times_log(rest + kept) - _times_log(kept) - 2 * _times_log(rest)
+        return linear + self.epsilon[..., 0, 0] * (sum(terms) + mixed - rest - kept)
 
 
 def fullest_column(plan: Any) -> Any:

@@ -252,7 +252,8 @@ def _reduced(costs: Any, reduce: str) -> Any:
 def _cost_of_sorted(x: Any, y: Any, p: float) -> Any:
     """:math:`W_p^p` of sorted points (..., n) and (..., m) of equal weights."""
     xp = namespace(x)
-    n, m = x.shape[-1], y.shape[-1]
+    # Numbers: what compiles for any size has no greatest common divisor.
+    n, m = int(x.shape[-1]), int(y.shape[-1])
     if n == m:
         return xp.mean(_powered(x - y, p), axis=-1)
     unit = math.gcd(n, m)

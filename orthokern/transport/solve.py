@@ -13,13 +13,11 @@ from .._core.namespace import is_traced, namespace
 from .._core.progress import Listener, checked, listening
 from .._core.results import warn_unconverged
 from .._core.typing import ArrayT
-from .bounds import Bounds, Evidence, Problem, assess, full_potentials
-from .canonical import canonical
+from .bounds import Bounds, Evidence, Problem
 from .codes import CONVERGED, FIXED, OPTIMAL, STALLED, TIES, Stat
 from .kinds import Effort, Entropic, Kind, Quadratic, Sparse
 from .loose import solve_unbalanced, with_nowhere
 from .points import Points, solve_points
-from .recovery import recovered
 from .regularizers import Entropy, Partial, Unbalanced
 from .request import (
     Regularizer,
@@ -30,6 +28,7 @@ from .request import (
     kind_of,
 )
 from .results import OTInfo, OTResult, as_csr, entries_of
+from .solution import solved
 
 PLANS = ("auto", "dense", "coo", "csr", "none")
 # Entries from which a sparse plan is returned as its entries.
@@ -231,13 +230,13 @@ def _by_marginals(
     """The solution with exact marginals, or with those that were asked for."""
     if isinstance(marginals, Partial):
         wider = with_nowhere(problem, marginals.mass, name)
-        plan, alpha, beta, bounds, evidence = _solved(wider, kind, effort, "relaxed")
+        plan, alpha, beta, bounds, evidence = solved(wider, kind, effort, "relaxed")
         return plan[..., :-1, :-1], alpha[..., :-1], beta[..., :-1], bounds, evidence
     if isinstance(marginals, Unbalanced) and isinstance(kind, Entropic):
         rho = check.per_matrix(marginals.rho, problem.cost, kernel=name, name="rho", strict=True)
         return solve_unbalanced(problem, kind, rho, effort)
     recover = getattr(regularizer, "recover", "relaxed")
-    plan, *potentials, bounds, evidence = _solved(problem, kind, effort, recover)
+    plan, *potentials, bounds, evidence = solved(problem, kind, effort, recover)
     if getattr(regularizer, "reference", "") == "product" and isinstance(kind, Entropic):
         potentials, bounds = _by_product(problem, kind, potentials, bounds)
     return plan, potentials[0], potentials[1], bounds, evidence
@@ -351,34 +350,6 @@ def _formed(plan: Any, form: str, kind: Kind, kernel: str) -> Any:
     return as_csr(plan, kernel) if form == "csr" else entries_of(plan)
 
 
-def _solved(
-    problem: Problem, kind: Kind, effort: Effort, recover: str
-) -> tuple[Any, Any, Any, Bounds, Evidence]:
-    """``(plan, alpha, beta, bounds, evidence)`` in the caller's units."""
-    units = canonical(*problem, negligible=(effort.tol or 0.0) / 4 if kind.prunes else 0.0)
-    inner = kind.scaled(units.some_mass, units.unit)
-    effort = inner.attainable(effort)
-    solution = inner.solve(units, effort)
-    shares, status = recovered(inner, units, solution, effort, recover)
-    plan = units.mass * shares
-    alpha, beta = full_potentials(problem, kind, units, solution.alpha, solution.beta)
-    xp = namespace(plan)
-    counts = xp.count_nonzero(plan, axis=-2)
-    most = kind.k if isinstance(kind, Sparse) else plan.shape[-2]
-    evidence = Evidence(
-        tol=effort.tol,
-        stats=solution.stats,
-        status=status,
-        mass=units.mass[..., 0, 0],
-        unit=units.unit[..., 0, 0],
-        shift=units.shift[..., 0, 0],
-        fullest=xp.max(counts, axis=-1),
-        ties=xp.sum(xp.astype(counts > most, plan.dtype), axis=-1),
-        pruned=_left_out(problem.a, units.rows) + _left_out(problem.b, units.columns),
-    )
-    return plan, alpha, beta, assess(problem, kind, plan, alpha, beta), evidence
-
-
 def _info(kind: Kind, bounds: Bounds, found: Evidence) -> OTInfo[Any]:
     """What ran, and whether marginals and gap are as they were asked for."""
     status, xp = found.status, namespace(found.status)
@@ -403,8 +374,3 @@ def _info(kind: Kind, bounds: Bounds, found: Evidence) -> OTInfo[Any]:
         ties=xp.astype(found.ties, xp.int32),
         pruned_mass=found.pruned,
     )
-
-
-def _left_out(masses: Any, kept: Any) -> Any:
-    xp = namespace(masses)
-    return constant(xp.sum(xp.where(kept, xp.zeros_like(masses), masses), axis=-1))

@@ -258,9 +258,8 @@ def test_refusals(name):
         call()
 
 
+@pytest.mark.skipif(libraries.missing("dask") is not None, reason="dask is not installed")
 def test_dask_is_told_what_to_do():
-    if "dask" not in libraries.available():
-        pytest.skip("dask is not installed")
     with pytest.raises(orthokern.UnsupportedError, match=r"compute\(\) or map it over the blocks"):
         orthokern.linear_assignment(made(np.ones((2, 2)), "dask"))
 
@@ -274,32 +273,41 @@ def chosen(found, shape):
     return pairs
 
 
-@pytest.mark.parametrize("maximize", [False, True])
-@pytest.mark.parametrize("shape", [(5, 7), (6, 4)])
-def test_the_derivative_of_the_value_is_the_pairing(shape, maximize, rng):
+TORCH_ONLY = pytest.mark.skipif(libraries.missing("torch") is not None, reason="no torch")
+JAX_ONLY = pytest.mark.skipif(libraries.missing("jax") is not None, reason="no JAX")
+RECTANGLES = pytest.mark.parametrize(
+    ("shape", "maximize"), [((5, 7), False), ((6, 4), False), ((5, 7), True), ((6, 4), True)]
+)
+
+
+@TORCH_ONLY
+@RECTANGLES
+def test_the_derivative_of_the_value_is_the_pairing_in_torch(shape, maximize, rng):
+    cost = rng.standard_normal(shape)
+    x = made(cost, "torch").requires_grad_()
+    orthokern.linear_assignment(x, maximize=maximize).value.backward()
+    expected = chosen(solved(cost, maximize=maximize), shape)
+    np.testing.assert_array_equal(to_numpy(x.grad), expected)
+
+
+@JAX_ONLY
+@RECTANGLES
+def test_the_derivative_of_the_value_is_the_pairing_in_jax(shape, maximize, rng):
+    import jax
+
+    def value(x):
+        return orthokern.linear_assignment(x, maximize=maximize).value
+
     cost = rng.standard_normal(shape)
     expected = chosen(solved(cost, maximize=maximize), shape)
-    found = 0
-    if "torch" in libraries.available():
-        x = made(cost, "torch").requires_grad_()
-        orthokern.linear_assignment(x, maximize=maximize).value.backward()
-        np.testing.assert_array_equal(to_numpy(x.grad), expected)
-        found += 1
-    if "jax" in libraries.available():
-        jax = pytest.importorskip("jax")
-
-        def value(x):
-            return orthokern.linear_assignment(x, maximize=maximize).value
-
-        for gradient in (jax.grad(value), jax.jit(jax.grad(value))):
-            np.testing.assert_array_equal(to_numpy(gradient(made(cost, "jax"))), expected)
-        found += 1
-    if not found:
-        pytest.skip("neither torch nor jax is installed")
+    for gradient in (jax.grad(value), jax.jit(jax.grad(value))):
+        np.testing.assert_array_equal(to_numpy(gradient(made(cost, "jax"))), expected)
 
 
+@JAX_ONLY
 def test_under_jit_and_vmap(rng):
-    jax = pytest.importorskip("jax")
+    import jax
+
     cost = rng.standard_normal((3, 4, 6))
     cost[1, 2] = INF
     expected = solved(cost)
@@ -311,8 +319,10 @@ def test_under_jit_and_vmap(rng):
         assert np.array_equal(found.info.converged, expected.info.converged)
 
 
+@JAX_ONLY
 def test_nan_that_a_traced_call_could_not_refuse():
-    jax = pytest.importorskip("jax")
+    import jax
+
     x = made(np.eye(3), "jax")
     for place in ((0, 0), (1, 2), (2, 1)):
         found = numbers(jax.jit(orthokern.linear_assignment)(x.at[place].set(NAN)))

@@ -24,6 +24,7 @@ from orthokern import (
     sinkhorn,
     solve_ot,
 )
+from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
 
 from . import oracles
@@ -523,8 +524,10 @@ def test_refusals_say_what_was_expected(call, error, text):
         call()
 
 
+@pytest.mark.skipif(libraries.missing("dask") is not None, reason="Dask is not installed")
 def test_dask_is_told_to_compute():
-    dask = pytest.importorskip("dask.array")
+    import dask.array as dask
+
     arrays = (dask.from_array(x) for x in (A3, B3, LINE))
     with pytest.raises(UnsupportedError, match="compute"):
         solve_ot(*arrays, regularizer=orthokern.SquaredL2(1.0))

@@ -12,6 +12,7 @@ from ..._core.registry import Case, Residual, declare, real_data
 from ..kinds import SHARPNESS
 from ..regularizers import Entropy, SparsityConstrained, SquaredL2, Unregularized
 from ..request import FINEST
+from ..solution import entropic_solution
 from ..solve import sinkhorn, solve_ot
 
 Arrays = tuple[np.ndarray, ...]
@@ -152,5 +153,63 @@ declare(
         Case("bins without mass", partial(_clouds, dead=True), {"epsilon": 0.1, "tol": TOL}),
         Case("small strength", _clouds, {"epsilon": 1e-3, "tol": TOL}),
         Case("400 points", partial(_clouds, m=400, n=400), {"epsilon": 0.01, "tol": TOL}),
+    ],
+)
+
+
+def _with_strength(given: Any, epsilon: float) -> Any:
+    """The problems of ``given`` with the strength as an array."""
+
+    def arrays(g: np.random.Generator) -> Arrays:
+        problem = given(g)
+        batch = problem[2].shape[:-2]
+        return *problem, np.full((*batch, 1, 1), epsilon)
+
+    return arrays
+
+
+def _figures(arrays: Arrays, result: Any, options: Options, eps: float) -> dict[str, Residual]:
+    """The proof of the result, and its own figures against ones that are computed anew."""
+    a, b, cost, epsilon = arrays
+    plan, alpha, beta, figures, _ = result
+    value, linear, dual, error, upper = (figures[..., i] for i in range(5))
+    strength = float(epsilon.flat[0])
+    given = {"epsilon": strength, "tol": options["tol"]}
+    found = _judged((a, b, cost), (plan, alpha, beta, value), given, eps)
+    rows, columns = np.abs(plan.sum(-1) - a).sum(-1), np.abs(plan.sum(-2) - b).sum(-1)
+    flow = (plan * np.where(np.isfinite(cost), cost, 0.0)).sum((-2, -1))
+    size = 1 + np.log1p(plan.shape[-1] * plan.shape[-2]) * strength
+    few = 64.0 + plan.shape[-1] + plan.shape[-2]
+    found["linear cost"] = Residual(float(np.abs(linear - flow).max()) / eps, few)
+    found["error"] = Residual(float(np.abs(error - rows - columns).max()) / eps, few)
+    # A marginal error moves a value by as much.
+    apart = np.abs(upper - value) - 16 * (error + options["tol"]) * size
+    found["bounds"] = Residual(float(np.maximum(apart, dual - upper).max()) / eps, few * size)
+    return found
+
+
+declare(
+    entropic_solution,
+    residuals=_figures,
+    flops=_flops(500.0),
+    outputs=(0,),
+    cases=[
+        Case(
+            "strided",
+            _with_strength(_clouds, 0.1),
+            {"tol": TOL, "max_iter": 20000},
+            layout="strided",
+        ),
+    ]
+    + [
+        Case(name, _with_strength(given, epsilon), {"tol": tol, "max_iter": 20000}, real=real)
+        for name, given, epsilon, tol, real in (
+            ("clouds", _clouds, 0.1, TOL, False),
+            ("stopped at a part in a million", _clouds, 0.02, 1e-6, False),
+            ("batch", partial(_clouds, m=7, n=8, batch=(3,)), 0.1, TOL, False),
+            ("odd columns", partial(_clouds, m=8, n=9), 0.1, TOL, False),
+            ("bins without mass", partial(_clouds, dead=True), 0.1, TOL, False),
+            ("colours", _colours, 0.02, TOL, True),
+        )
     ],
 )
