@@ -4,6 +4,7 @@
 
     python benchmarks/transport.py            # everything, into benchmarks/results
     python benchmarks/transport.py --quick    # small sizes, few rounds: does it run?
+    python benchmarks/transport.py --only entropy --record    # these rows anew, the others stay
 
 Peers that are not installed (POT, OTT) are rows that say so.
 """
@@ -42,6 +43,7 @@ COLUMNS = (
     "peer's marginals",
     "our cost",
     "peer's cost",
+    "measured",
 )
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -259,8 +261,9 @@ def figures(plan: Any, problem: Problem) -> tuple[float, float]:
 def measure(task: Task, seeds: Sequence[int], rounds: Rounds) -> list[dict[str, Any]]:
     """A row for each peer: ratios of the seeds, the worst marginals, the costs of the first seed."""
     present = [peer for peer in task.peers if find_spec(peer.package)]
+    about = {"problem": task.name, "date": dt.datetime.now(dt.UTC).isoformat(timespec="minutes")}
     rows: dict[str, dict[str, Any]] = {
-        peer.name: {"problem": task.name, "peer": peer.name, "target": peer.target, "ratios": []}
+        peer.name: {**about, "peer": peer.name, "target": peer.target, "ratios": []}
         for peer in task.peers
     }
     for seed in seeds if present else ():
@@ -281,7 +284,7 @@ def measure(task: Task, seeds: Sequence[int], rounds: Rounds) -> list[dict[str, 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if not row["ratios"]:
-        return (row["problem"], row["peer"], "not installed", *("",) * 6)
+        return (row["problem"], row["peer"], "not installed", *("",) * 7)
     target = "" if row["target"] is None else f"{row['target']:.2g}"
     low, high = min(row["ratios"]), max(row["ratios"])
     return (
@@ -294,6 +297,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['peer_error']:.0e}",
         f"{row['our_cost']:.9f}",
         f"{row['peer_cost']:.9f}",
+        row["date"][:16].replace("T", " "),
     )
 
 
@@ -303,7 +307,7 @@ def markdown(content: dict[str, Any]) -> str:
     lines = [
         "# Transport beside its peers",
         "",
-        f"{content['date']}, {about.get('processor', '')}, one thread ({content['threads']}). Certificate included.",
+        f"{about.get('processor', '')}, one thread ({content['threads']}). Certificate included.",
         "",
         "- ratio: peer time / orthokern time on the same input, median over the rounds, then over the seeds",
         "- marginals: l1 error of both, the worst of all seeds; cost: linear, of the first seed",
@@ -333,7 +337,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Transport beside its peers.")
     parser.add_argument("--quick", action="store_true", help="small and few: proves nothing")
     parser.add_argument("--only", default="", metavar="NAME", help="tasks named like this")
-    quick, only = parser.parse_args(given).quick, parser.parse_args(given).only
+    parser.add_argument("--record", action="store_true", help="put these rows into the record")
+    asked = parser.parse_args(given)
+    quick, only = asked.quick, asked.only
     chosen = [task for task in tasks(quick=quick) if only in task.name]
     rows = []
     with one_thread() as limiter, warnings.catch_warnings():
@@ -343,18 +349,27 @@ def main(given: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"[{number}/{len(chosen)}] {task.name}\n")
             rows += measure(task, SEEDS[:1] if quick else SEEDS, QUICK_ROUNDS if quick else ROUNDS)
     content = {
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "threads": limiter,
         "versions": _versions(),
         "rows": rows,
     }
     print(markdown(content))
-    if not quick and not only:
-        (RESULTS / "transport.md").write_text(markdown(content), encoding="utf-8")
-        text = json.dumps(content, indent=1) + "\n"
-        (RESULTS / "transport.json").write_text(text, encoding="utf-8")
+    if asked.record or not (quick or only):
+        _write(content)
     return 0
+
+
+def _write(content: dict[str, Any]) -> None:
+    """Rows of the record that were measured anew are replaced; others, of the same versions, stay."""
+    place = RESULTS / "transport.json"
+    before = json.loads(place.read_text(encoding="utf-8")) if place.exists() else content
+    if before["versions"] == content["versions"] and before["machine"] == content["machine"]:
+        fresh = {(row["problem"], row["peer"]): row for row in content["rows"]}
+        kept = [fresh.pop((row["problem"], row["peer"]), row) for row in before["rows"]]
+        content = {**content, "rows": [*kept, *fresh.values()]}
+    place.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    place.with_suffix(".md").write_text(markdown(content), encoding="utf-8")
 
 
 if __name__ == "__main__":
