@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .._core.autodiff import constant
 from .._core.linalg import running_sum
-from .._core.namespace import namespace
+from .._core.namespace import is_traced, namespace
 from .codes import FIXED
 
 INFINITY = float("inf")
@@ -48,22 +48,42 @@ def canonical(a: Any, b: Any, cost: Any, *, negligible: float) -> Canonical:
     mass = xp.sum(constant(a), axis=-1, keepdims=True)
     void = mass == 0
     rows, columns = heavy(constant(a), negligible) | void, heavy(constant(b), negligible) | void
-    closed = ~(rows[..., :, None] & columns[..., None, :]) | (cost == INFINITY)
-    open_costs = xp.where(closed, xp.full_like(cost, INFINITY), cost)
-    shift = _finite_or_zero(xp.min(constant(open_costs), axis=(-2, -1), keepdims=True))
-    highest = xp.where(closed, xp.full_like(cost, -INFINITY), constant(cost))
-    unit = positive_or_one(xp.max(highest, axis=(-2, -1), keepdims=True) - shift)
+    highest = _extreme(xp.max, cost)
+    if _all_hold(rows, columns, highest < INFINITY):
+        open_costs = cost
+    else:
+        closed = ~(rows[..., :, None] & columns[..., None, :]) | (cost == INFINITY)
+        open_costs = xp.where(closed, xp.full_like(cost, INFINITY), cost)
+        highest = _extreme(xp.max, xp.where(closed, xp.full_like(cost, -INFINITY), cost))
+    shift = _finite_or_zero(_extreme(xp.min, open_costs))
+    unit = positive_or_one(highest - shift)
     scaled = (open_costs - shift) / unit
     return Canonical(
         a=_shares(a, rows, void),
         b=_shares(b, columns, void),
-        cost=xp.where(void[..., None], xp.zeros_like(scaled), scaled),
+        cost=scaled if _all_hold(~void) else _emptied(scaled, void),
         mass=mass[..., None],
         unit=unit,
         shift=shift,
         rows=rows,
         columns=columns,
     )
+
+
+def _extreme(of: Any, cost: Any) -> Any:
+    """The least or the largest entry of each matrix, (..., 1, 1); a constant."""
+    return of(constant(cost), axis=(-2, -1), keepdims=True)
+
+
+def _all_hold(*conditions: Any) -> bool:
+    """Whether all are known to hold: then no masks are needed."""
+    xp = namespace(conditions[0])
+    return not any(map(is_traced, conditions)) and all(bool(xp.all(x)) for x in conditions)
+
+
+def _emptied(scaled: Any, void: Any) -> Any:
+    xp = namespace(scaled)
+    return xp.where(void[..., None], xp.zeros_like(scaled), scaled)
 
 
 def fixed_stats(error: Any, steps: int) -> Any:
