@@ -181,9 +181,10 @@ def _keyed(words: np.ndarray) -> np.ndarray:
 
 
 def _order(words: np.ndarray) -> np.ndarray:
-    keys = _keyed(words)
+    keys: np.ndarray = _keyed(words)
     keys.sort()
-    return keys & np.uint64(0xFFFFFFFF)
+    keys &= np.uint64(0xFFFFFFFF)
+    return keys
 
 
 def _plan(q: int, seed: int, permute: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,7 +30,8 @@ def _fixed(start: int, seed: int, group: int, stream: int, block: int) -> tuple[
 
 def _groups(x: Any) -> int:
     """Pairs of a matrix and 32 of its columns, as far as they are blocks of their own."""
-    return min(max(x.shape[0] * math.ceil(x.shape[2] / kernels.WARP), 1), _MOST_GROUPS)
+    batch, _, d = x.shape
+    return min(max(int(batch) * math.ceil(int(d) / kernels.WARP), 1), _MOST_GROUPS)
 
 
 def scattered_rows(

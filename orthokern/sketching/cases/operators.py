@@ -53,7 +53,7 @@ def mixing_matrix(rows: int, n: int, options: Options) -> np.ndarray:
         moved = np.empty_like(matrix)
         moved[:, np.argsort(keys, kind="stable")] = matrix
         matrix = moved
-    return matrix[:, :n] / rows**0.5
+    return np.asarray(matrix[:, :n] / rows**0.5)
 
 
 def _against(exact: np.ndarray, out: np.ndarray, size: float, eps: float) -> dict[str, Residual]:
