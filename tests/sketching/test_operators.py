@@ -103,7 +103,7 @@ def test_known_gaussian(place):
     near(found * 2**0.5, wanted, x, 1)
 
 
-@pytest.mark.parametrize("n", [5, 128, 130])
+@pytest.mark.parametrize("n", [N, 128])
 def test_signs_are_the_bits_of_their_flat_number(place, n):
     wanted = np.empty(3 * n)
     for e in range(3 * n):
@@ -117,11 +117,11 @@ def test_signs_are_the_bits_of_their_flat_number(place, n):
 
 
 def test_rows_are_chosen_by_the_first_word_of_their_number(place):
-    keys = [exact_words(i, 11, 0, 5)[0] for i in range(9)]
-    chosen = np.argsort(keys, kind="stable")[:4]
-    x = made(np.eye(9), place.library)
-    found = applied(orthokern.uniform_row_sketch(4, 9, seed=11), x, place)
-    near(found, 1.5 * np.eye(9)[chosen], x, 1)
+    keys = [exact_words(i, 11, 0, 5)[0] for i in range(N)]
+    chosen = np.argsort(keys, kind="stable")[:15]
+    x = made(np.eye(N), place.library)
+    found = applied(orthokern.uniform_row_sketch(15, N, seed=11), x, place)
+    near(found, 2 * np.eye(N)[chosen], x, 1)
 
 
 def test_a_tensor_sketch_is_the_countsketch_of_summed_hashes():
@@ -396,7 +396,7 @@ def test_gradients_of_torch_are_the_adjoint(kind, rng):
     np.testing.assert_allclose(mapped, y.detach(), rtol=0, atol=1e-13)
 
 
-@some_kinds
+@pytest.mark.parametrize("kind", ["gaussian_sketch", "sjlt", "srht"])
 def test_gradients_and_transforms_of_jax(kind, rng):
     jax = pytest.importorskip("jax")
     operator = MAKERS[kind]()
@@ -407,8 +407,7 @@ def test_gradients_and_transforms_of_jax(kind, rng):
     near(gradient, np.asarray(operator.adjoint(weight)), x)
     back = jax.grad(lambda z: (operator.adjoint(z) * x).sum())(weight)
     near(back, np.asarray(y), x)
-    near(jax.jit(operator.apply)(x), np.asarray(y), x)
-    near(jax.vmap(operator.apply)(x), np.asarray(y), x)
+    near(jax.jit(jax.vmap(operator.apply))(x), np.asarray(y), x)
 
 
 JAX_WITHOUT_64_BITS = """
