@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-from .lanes import lane_count, load_lanes, store_lanes
+from .lanes import lane_count, load_lanes, splat, store_lanes
 from .library import aligned_empty, real_columns
 from .random import fill_words, key_of
 
@@ -197,18 +197,28 @@ def _plan(q: int, seed: int, permute: bool) -> tuple[np.ndarray, np.ndarray, np.
     return words[0], _order(words[1]), entry
 
 
+@numba.njit(cache=True, inline="always")
+def _copy_signed(to: np.ndarray, sign: float, row: np.ndarray) -> None:
+    """``to = sign row``, without a branch: the next rows are on their way from memory meanwhile."""
+    step = lane_count(row)
+    whole = len(row) // step
+    signs = splat(row, sign)
+    for r in range(whole):
+        store_lanes(to, r, signs * load_lanes(row, r))
+    for c in range(whole * step, len(row)):
+        to[c] = sign * row[c]
+
+
 @numba.njit(cache=True)
 def _enter(a: np.ndarray, signs: np.ndarray, entry: np.ndarray, out: np.ndarray) -> None:
     """``D P a`` for one matrix, with zeros for the rows that it does not have."""
+    one = a.dtype.type(1)
     for i in range(out.shape[0]):
-        row = entry[i]
-        if row >= a.shape[0]:
-            out[i] = 0
-        elif signs[i] & 1:
-            out[i] = a[row]
+        row, sign = entry[i], one if signs[i] & 1 else -one
+        if row < a.shape[0]:
+            _copy_signed(out[i], sign, a[row])
         else:
-            for c in range(out.shape[1]):
-                out[i, c] = -a[row, c]
+            out[i] = 0
 
 
 @numba.njit(cache=True)
