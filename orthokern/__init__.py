@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import spectral, transport
+    from . import sketching, spectral, transport
     from ._core.dispatch import explain, use_backend
     from ._core.errors import (
         ArrayTypeError,
@@ -23,6 +23,20 @@ if TYPE_CHECKING:
         ShapeError,
         UnsupportedError,
         ValuesError,
+    )
+    from .sketching import (
+        SketchOperator,
+        countsketch,
+        fwht,
+        gaussian_sketch,
+        kronecker_srht,
+        rademacher_sketch,
+        sjlt,
+        sketch_distortion,
+        srht,
+        suggest_sketch_size,
+        tensor_sketch,
+        uniform_row_sketch,
     )
     from .spectral import (
         NormBounds,
@@ -81,6 +95,20 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "sketching": (
+        "SketchOperator",
+        "countsketch",
+        "fwht",
+        "gaussian_sketch",
+        "kronecker_srht",
+        "rademacher_sketch",
+        "sjlt",
+        "sketch_distortion",
+        "srht",
+        "suggest_sketch_size",
+        "tensor_sketch",
+        "uniform_row_sketch",
+    ),
     "spectral": (
         "NormBounds",
         "OutlierSplit",
@@ -149,7 +177,7 @@ _HOMES = {
         "ValuesError",
     ),
 }
-_FAMILIES = ("spectral", "transport")
+_FAMILIES = ("spectral", "sketching", "transport")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -176,6 +204,7 @@ __all__ = [
     "RoutingInfo",
     "RoutingResult",
     "ShapeError",
+    "SketchOperator",
     "SparsePlan",
     "SparsityConstrained",
     "SquaredL2",
@@ -185,11 +214,15 @@ __all__ = [
     "ValuesError",
     "c_transform",
     "cosh_rms_scale",
+    "countsketch",
     "explain",
     "fmap_losses",
     "fmap_to_pointmap",
     "functional_map",
+    "fwht",
+    "gaussian_sketch",
     "inverse_pth_root",
+    "kronecker_srht",
     "ksupport_norm_squared",
     "linear_assignment",
     "lmo_spectral_ball",
@@ -202,10 +235,14 @@ __all__ = [
     "project_simplex",
     "project_sparse_simplex",
     "prox_ksupport",
+    "rademacher_sketch",
     "root_orthogonalize",
     "round_to_marginals",
     "sinkhorn",
     "sinkhorn_route",
+    "sjlt",
+    "sketch_distortion",
+    "sketching",
     "sliced_wasserstein",
     "soft_spectral_clip",
     "soft_threshold",
@@ -213,7 +250,11 @@ __all__ = [
     "spectral",
     "spectral_clip",
     "spectral_norm_bounds",
+    "srht",
+    "suggest_sketch_size",
+    "tensor_sketch",
     "transport",
+    "uniform_row_sketch",
     "use_backend",
     "wasserstein_1d",
     "zoomout",

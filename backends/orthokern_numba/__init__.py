@@ -198,3 +198,42 @@ def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits
 
     return random_bits(index, seed=seed, stream=stream, group=group)
+
+
+@backend.implements("scattered_rows")
+def _scattered_rows(
+    a: Any, *, rows: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import scattered_rows
+
+    return scattered_rows(a, rows=rows, nnz=nnz, seed=seed, start=start, stream=stream, group=group)
+
+
+@backend.implements("gathered_rows")
+def _gathered_rows(
+    y: Any, *, stop: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import gathered_rows
+
+    return gathered_rows(y, stop=stop, nnz=nnz, seed=seed, start=start, stream=stream, group=group)
+
+
+@backend.implements("hadamard")
+def _hadamard(x: Any) -> Any:
+    from .hadamard import hadamard
+
+    return hadamard(x)
+
+
+@backend.implements("mixed_rows")
+def _mixed_rows(a: Any, *, rows: int, seed: int, permute: bool) -> Any:
+    from .hadamard import mixed_rows
+
+    return mixed_rows(a, rows=rows, seed=seed, permute=permute)
+
+
+@backend.implements("unmixed_rows")
+def _unmixed_rows(y: Any, *, n: int, seed: int, permute: bool) -> Any:
+    from .hadamard import unmixed_rows
+
+    return unmixed_rows(y, n=n, seed=seed, permute=permute)

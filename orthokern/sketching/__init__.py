@@ -1,0 +1,31 @@
+"""Sketching: random operators that shrink tall matrices, and what is solved with them."""
+
+from __future__ import annotations
+
+from .embedding import sketch_distortion, suggest_sketch_size
+from .hadamard import fwht
+from .kronecker import kronecker_srht, tensor_sketch
+from .operators import (
+    SketchOperator,
+    countsketch,
+    gaussian_sketch,
+    rademacher_sketch,
+    sjlt,
+    srht,
+    uniform_row_sketch,
+)
+
+__all__ = [
+    "SketchOperator",
+    "countsketch",
+    "fwht",
+    "gaussian_sketch",
+    "kronecker_srht",
+    "rademacher_sketch",
+    "sjlt",
+    "sketch_distortion",
+    "srht",
+    "suggest_sketch_size",
+    "tensor_sketch",
+    "uniform_row_sketch",
+]
