@@ -7,7 +7,7 @@ that case's options built in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,56 @@ def _prox() -> Callable[..., Any]:
     return prox
 
 
+def _descent() -> Callable[..., Any]:
+    """The energy of a functional map and its gradient, handed to L-BFGS with tolerances tight enough to compare."""
+    from scipy.optimize import minimize
+
+    def mapped(a: Any, b: Any, evals_x: Any, evals_y: Any) -> Any:
+        top = max(evals_x.max(), evals_y.max())
+        x, y = ((evals / top) ** 0.5 for evals in (evals_x, evals_y))
+        real = (y / (y**2 + 1))[:, None] - x / (x**2 + 1)
+        imaginary = (1 / (y**2 + 1))[:, None] - 1 / (x**2 + 1)
+        mask = 100.0 * (real**2 + imaginary**2)
+
+        def energy(flat: Any) -> tuple[float, Any]:
+            c = flat.reshape(mask.shape)
+            left = c @ a - b
+            return np.sum(left**2) + np.sum(mask * c**2), 2 * (left @ a.T + mask * c).ravel()
+
+        options = {"maxiter": 10000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-6}
+        found = minimize(energy, np.zeros(mask.size), jac=True, method="L-BFGS-B", options=options)
+        return found.x.reshape(mask.shape)
+
+    return mapped
+
+
+@cache
+def _drawn(d: int) -> Any:
+    """The hundred directions of the sliced distances, in columns; made before the clock starts."""
+    from orthokern.transport.sliced import directions
+
+    return directions(100, d, like=np.zeros(1), seed=0).T
+
+
+def _columns() -> Callable[..., Any]:
+    """A direction per column, sorted along columns."""
+
+    def sliced(x: Any, y: Any) -> Any:
+        theta = _drawn(x.shape[1]).astype(x.dtype)
+        gaps = np.sort(x @ theta, axis=0) - np.sort(y @ theta, axis=0)
+        return np.mean(np.abs(gaps) ** 2) ** 0.5
+
+    return sliced
+
+
+def _pot() -> Callable[..., Any]:
+    from ot.sliced import sliced_wasserstein_distance
+
+    return lambda x, y: sliced_wasserstein_distance(
+        x, y, projections=_drawn(x.shape[1]).astype(x.dtype)
+    )
+
+
 def _in_numpy(name: str, load: Callable[[], Callable[..., Any]]) -> Peer:
     return Peer(name, "numpy", load, gives_h=False, stacks=False)
 
@@ -128,6 +178,9 @@ NUMPY_SIMPLEX = _in_numpy("numpy.sort, thresholded", partial(_projection, 1.0, N
 NUMPY_SPARSE = _in_numpy("numpy.partition, sorted and thresholded", partial(_projection, 100.0, 16))
 NUMPY_NORM = _in_numpy("numpy.sort, split", _norm)
 NUMPY_PROX = _in_numpy("bisection in NumPy", _prox)
+NUMPY_COLUMNS = _in_numpy("numpy.sort of columns", _columns)
+POT_SLICED = _in_numpy("ot.sliced_wasserstein_distance", _pot)
+SCIPY_LBFGS = _in_numpy("scipy.optimize.minimize (L-BFGS-B)", _descent)
 
 PEERS = (
     SVD_CLIP,
@@ -141,4 +194,7 @@ PEERS = (
     NUMPY_SPARSE,
     NUMPY_NORM,
     NUMPY_PROX,
+    NUMPY_COLUMNS,
+    POT_SLICED,
+    SCIPY_LBFGS,
 )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from function_peers import (
+    NUMPY_COLUMNS,
     NUMPY_COSH,
     NUMPY_EIGH,
     NUMPY_NORM,
@@ -19,6 +20,8 @@ from function_peers import (
     NUMPY_QUANTILE,
     NUMPY_SIMPLEX,
     NUMPY_SPARSE,
+    POT_SLICED,
+    SCIPY_LBFGS,
     SCIPY_POWER,
     SCIPY_SIGN,
     SVD_CLIP,
@@ -199,6 +202,8 @@ REGISTRY_RIVALS: dict[str, tuple[Rival, ...]] = {
     "project_sparse_simplex": (Rival(NUMPY_SPARSE),),
     "ksupport_norm_squared": (Rival(NUMPY_NORM),),
     "prox_ksupport": (Rival(NUMPY_PROX),),
+    "sliced_wasserstein": (Rival(POT_SLICED, 7.0), Rival(NUMPY_COLUMNS)),
+    "functional_map": (Rival(SCIPY_LBFGS, 40.0),),
 }
 
 

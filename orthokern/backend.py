@@ -23,5 +23,6 @@ from __future__ import annotations
 
 from ._core.backends import Backend, absence, register
 from ._core.errors import BackendError
+from ._core.progress import is_heard, tell
 
-__all__ = ["Backend", "BackendError", "absence", "register"]
+__all__ = ["Backend", "BackendError", "absence", "is_heard", "register", "tell"]

@@ -17,6 +17,10 @@ if "NUMBA_CACHE_DIR" in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(own_cache)
 
 REQUIRED = tuple(name for name in os.environ.get("ORTHOKERN_REQUIRE", "").split(",") if name)
+# The library of this environment: tests of the others, and of what sees NumPy's arrays alone, run elsewhere.
+ALONE = os.environ.get("ORTHOKERN_LIBRARY", "")
+# Folders of tests that depend on the library only where a parameter or a condition says so.
+KERNELS = frozenset({"transport"})
 
 
 def pytest_sessionstart() -> None:
@@ -27,6 +31,25 @@ def pytest_sessionstart() -> None:
             f"ORTHOKERN_REQUIRE names {', '.join(absent)}, which cannot be imported here",
             returncode=3,
         )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what another environment runs."""
+    left_out = [item for item in items if ALONE and not _concerns(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _concerns(item: pytest.Item) -> bool:
+    """Whether a test has to do with the library of this environment."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+    sources = [*parameters, getattr(item, "cls", None)]
+    names = {x if isinstance(x, str) else getattr(x, "library", None) for x in sources}
+    named = names.intersection(libraries.MODULES)
+    if named:
+        return ALONE in named
+    return item.path.parent.name not in KERNELS or any(item.iter_markers("skipif"))
 
 
 @pytest.fixture

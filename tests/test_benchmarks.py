@@ -24,6 +24,7 @@ MODULES = (
     "overhead",
     "gpu_entrants",
     "gpu",
+    "transport",
 )
 
 
@@ -118,13 +119,15 @@ def test_peers_factorize(scripts, rng):
 
 
 def test_peers_of_functions_compute_them(scripts, tasks):
-    """Each within the limits that the kernel itself has to keep."""
+    """Each that is here, within the limits that the kernel itself has to keep."""
     accuracy = scripts("accuracy")
     for task in tasks.values():
         if task.factors or task.dtype != "float64":
             continue
         arrays = task.arrays(0)
         for rival in task.rivals:
+            if rival.peer.missing(task.dtype, arrays[0].ndim):
+                continue
             figures = accuracy.contract(task, arrays, rival.peer.load()(*arrays))
             assert next(iter(figures.values())).value < 1e5, rival.peer.name
 
@@ -287,3 +290,23 @@ def test_import_time_is_read_from_the_log(scripts):
     assert overhead.cumulative(log) == 0.09
     with pytest.raises(ValueError, match="importtime"):
         overhead.cumulative("nothing")
+
+
+def test_transport_is_measured_beside_scipy(scripts):
+    """The one peer that is always there; both find pairings of the same cost."""
+    transport = scripts("transport")
+    task = next(t for t in transport.tasks(quick=True) if t.name.startswith("assignment"))
+    (row,) = transport.measure(task, (0,), transport.QUICK_ROUNDS)
+    assert row["our_error"] < 1e-12
+    assert abs(row["our_cost"] - row["peer_cost"]) < 1e-12
+    content = {"date": "", "machine": {}, "threads": "", "versions": {}, "rows": [row]}
+    assert "linear_sum_assignment" in transport.markdown(content)
+
+
+def test_absent_peers_of_transport_are_said(scripts):
+    transport = scripts("transport")
+    nobody = transport.Peer("nobody", "a_package_that_is_not_there", lambda *arrays: None)
+    task = transport.Task("nothing", None, None, (nobody,))
+    (row,) = transport.measure(task, (0,), transport.QUICK_ROUNDS)
+    content = {"date": "", "machine": {}, "threads": "", "versions": {}, "rows": [row]}
+    assert "nobody | not installed" in transport.markdown(content)

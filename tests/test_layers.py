@@ -47,7 +47,9 @@ FRAMEWORKS = frozenset({"torch", "jax", "cupy", "dask"})
 BRIDGES = frozenset({"namespace", "autodiff", "_torch", "_cuda", "loop"})
 THIRD_PARTY = {"testing": {"rich", "pytest"}, "__main__": {"rich"}}
 # What backends may use of a family: numbers made on the host.
-HOST_SIDE = frozenset({"orthokern.spectral.plan", "orthokern.spectral.coefficients"})
+HOST_SIDE = frozenset(
+    {"orthokern.spectral.plan", "orthokern.transport.codes", "orthokern.spectral.coefficients"}
+)
 
 
 # Packages that only register a backend.

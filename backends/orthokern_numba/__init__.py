@@ -110,6 +110,89 @@ def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
     return ksupport_prox(v, lam, k=k)
 
 
+def _no_fixed_sweeps(*arrays: Any, tol: float | None, **static: Any) -> str | None:
+    return "a fixed number of sweeps runs as the array-API body" if tol is None else None
+
+
+@backend.implements("entropic_potentials", when=_no_fixed_sweeps)
+def _entropic_potentials(
+    a: Any, b: Any, cost: Any, epsilon: Any, *, tol: float, max_iter: int
+) -> Any:
+    from .entropic import entropic_potentials
+
+    return entropic_potentials(a, b, cost, epsilon, tol=tol, max_iter=max_iter)
+
+
+def _not_plain(
+    a: Any, b: Any, cost: Any, epsilon: Any, *, tol: float | None, **static: Any
+) -> str | None:
+    from .entropic_solution import declined
+
+    return declined(a, b, cost, tol=tol)
+
+
+@backend.implements("entropic_solution", when=_not_plain)
+def _entropic_solution(
+    a: Any, b: Any, cost: Any, epsilon: Any, *, tol: float, max_iter: int
+) -> Any:
+    from .entropic_solution import entropic_solution
+
+    return entropic_solution(a, b, cost, epsilon, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("entropic_potentials_points", when=_no_fixed_sweeps)
+def _entropic_potentials_points(*arrays: Any, p: float, tol: float, max_iter: int) -> Any:
+    from .entropic import entropic_potentials_points
+
+    return entropic_potentials_points(*arrays, p=p, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("quadratic_potentials")
+def _quadratic_potentials(
+    a: Any, b: Any, cost: Any, gamma: Any, *, tol: float, max_iter: int
+) -> Any:
+    from .quadratic import quadratic_potentials
+
+    return quadratic_potentials(a, b, cost, gamma, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("quadratic_potentials_points")
+def _quadratic_potentials_points(*arrays: Any, p: float, tol: float, max_iter: int) -> Any:
+    from .quadratic import quadratic_potentials_points
+
+    return quadratic_potentials_points(*arrays, p=p, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("proximal_plan")
+def _proximal_plan(
+    a: Any, b: Any, cost: Any, gamma: Any, *, k: int, tol: float, max_iter: int
+) -> Any:
+    from .quadratic import proximal_plan
+
+    return proximal_plan(a, b, cost, gamma, k=k, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("exact_plan")
+def _exact_plan(a: Any, b: Any, cost: Any, *, tol: float, max_iter: int | None) -> Any:
+    from .simplex import exact_plan
+
+    return exact_plan(a, b, cost, tol=tol, max_iter=max_iter)
+
+
+@backend.implements("assignment")
+def _assignment(cost: Any) -> Any:
+    from .assignment import assignment
+
+    return assignment(cost)
+
+
+@backend.implements("regularized_rows")
+def _regularized_rows(g: Any, penalty: Any, r: Any) -> Any:
+    from .rows import regularized_rows
+
+    return regularized_rows(g, penalty, r)
+
+
 @backend.implements("random_bits")
 def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits

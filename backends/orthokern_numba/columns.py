@@ -14,14 +14,19 @@ MOST_STEPS, HALVING = 100, 4
 
 
 @numba.njit(cache=True)
-def _candidates(row: np.ndarray, top: float, z: float, u: np.ndarray, place: np.ndarray) -> int:
-    """Entries less than ``z`` below the largest, as ``(entry - top) / z``; how many. Only these can be positive."""
+def _candidates(
+    row: np.ndarray, least: float, top: float, z: float, u: np.ndarray, place: np.ndarray
+) -> int:
+    """Entries from ``least`` on and less than ``z`` below the largest, as ``(entry - top) / z``; how many.
+
+    No other can be positive.
+    """
     count = 0
     half = 0.5 * z
     for i in range(len(row)):
         # In halves, because the difference of the largest numbers of opposite sign is none.
         gap = 0.5 * top - 0.5 * np.float64(row[i])
-        if gap < half:
+        if gap < half and row[i] >= least:
             u[count] = -gap / half
             place[count] = i
             count += 1
@@ -29,19 +34,17 @@ def _candidates(row: np.ndarray, top: float, z: float, u: np.ndarray, place: np.
 
 
 @numba.njit(cache=True)
-def _keep_largest(row: np.ndarray, k: int, u: np.ndarray, place: np.ndarray, count: int) -> int:
-    """The ``k`` largest of the candidates; of equal ones the first. The number left."""
-    values = np.empty(count)
-    for c in range(count):
-        values[c] = row[place[c]]
-    least = np.partition(values, count - k)[count - k]
+def _first_of_equal(
+    row: np.ndarray, least: float, k: int, u: np.ndarray, place: np.ndarray, count: int
+) -> int:
+    """``k`` of the candidates: of those that equal ``least`` the first. The number left."""
     room = k
     for c in range(count):
-        room -= values[c] > least
+        room -= row[place[c]] > least
     kept = 0
     for c in range(count):
-        equal = values[c] == least
-        if values[c] > least or (equal and room > 0):
+        equal = row[place[c]] == least
+        if not equal or room > 0:
             room -= equal
             u[kept], place[kept] = u[c], place[c]
             kept += 1
@@ -85,7 +88,7 @@ def _write_support(
 
 
 @numba.njit(cache=True)
-def _project_rows(v: np.ndarray, z: np.ndarray, k: int, out: np.ndarray) -> None:
+def _project_rows(v: np.ndarray, z: np.ndarray, least: np.ndarray, k: int, out: np.ndarray) -> None:
     n = v.shape[1]
     u, place = np.empty(n), np.empty(n, dtype=np.int64)
     for r in range(v.shape[0]):
@@ -98,9 +101,9 @@ def _project_rows(v: np.ndarray, z: np.ndarray, k: int, out: np.ndarray) -> None
             continue
         out[r] = 0.0
         if 0.5 * z[r] > 0.0:
-            count = _candidates(v[r], top, z[r], u, place)
+            count = _candidates(v[r], least[r], top, z[r], u, place)
             if count > k:
-                count = _keep_largest(v[r], k, u, place, count)
+                count = _first_of_equal(v[r], least[r], k, u, place, count)
             theta, count = _threshold(u, place, count)
             _write_support(u, place, count, theta, z[r], out[r])
 
@@ -119,7 +122,12 @@ def simplex_projection(v: np.ndarray, z: np.ndarray, *, k: int) -> np.ndarray:
     Newton steps on the threshold over the entries that are left: O(n), where a sort is O(n log n).
     """
     out = aligned_empty(v.shape, v.dtype)
-    _project_rows(_rows(v), _one_for_each(z, v), k, out.reshape(-1, v.shape[-1]))
+    rows, n = _rows(v), v.shape[-1]
+    least = np.full(len(rows), -np.inf, dtype=v.dtype)
+    if k < n:
+        # NumPy selects with vector instructions.
+        least[:] = np.partition(rows, n - k, axis=1)[:, n - k]
+    _project_rows(rows, _one_for_each(z, v), least, k, out.reshape(-1, n))
     return out
 
 

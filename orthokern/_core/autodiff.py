@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .dtypes import is_computed_in
-from .namespace import is_traced, library
+from .namespace import compiling, is_traced, library
 
 if TYPE_CHECKING:
     from .dispatch import Op
@@ -66,8 +66,9 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_plain(x: Any) -> bool:
     """Whether ``x`` is concrete and nobody asks for derivatives of what is computed from it."""
-    name = library(x)
-    if name == "torch":
+    if compiling():
+        return False
+    if library(x) == "torch":
         from . import _torch
 
         return _torch.is_plain(x) and not _torch.wants_derivative((x,)) and is_computed_in(x)

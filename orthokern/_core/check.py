@@ -239,6 +239,21 @@ def batch_of(value: Any, x: Any, *, kernel: str, name: str) -> None:
         raise ShapeError(message)
 
 
+def common_shape(shapes: Sequence[Any], *, kernel: str, names: str) -> tuple[int, ...]:
+    """The batch shape that all of several broadcast to."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    common = tuple(next((n for n in sizes if n != 1), 1) for sizes in zip(*padded, strict=True))
+    if any(n not in (1, whole) for p in padded for n, whole in zip(p, common, strict=True)):
+        found = ", ".join(str(tuple(shape)) for shape in shapes)
+        message = (
+            f"{kernel}: expected batch shapes of {names} that broadcast, got {found}; "
+            "give each of them one batch, or none"
+        )
+        raise ShapeError(message)
+    return common
+
+
 def per_matrix(
     value: Any, x: Any, *, kernel: str, name: str, least: float = 0.0, strict: bool = False
 ) -> Any:

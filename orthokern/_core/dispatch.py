@@ -194,7 +194,7 @@ class Op:
         """Choose an implementation and run it; derivatives are the caller's business."""
         context = _context.get()
         lead = arrays[0]
-        if is_traced(lead):
+        if any(map(is_traced, arrays)):
             return self.run_body(
                 arrays, static, "abstract arrays (jit, vmap, an autodiff transform)"
             )
@@ -246,7 +246,7 @@ class Op:
         if choice not in (None, ARRAY_API) and self.name in load(str(choice)).entries:
             self._fail(choice, reason)
         if context.report is not None:
-            name = f"{ARRAY_API} (traced)" if is_traced(arrays[0]) else ARRAY_API
+            name = f"{ARRAY_API} (traced)" if any(map(is_traced, arrays)) else ARRAY_API
             self._record(context, name, arrays, dict.fromkeys(priority(), reason))
         return self.body(*arrays, **static)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .namespace import namespace
+from .namespace import compiling, namespace
 
 EPS = {
     "float16": 2.0**-10,
@@ -21,9 +21,23 @@ _REAL = {"complex64": "float32", "complex128": "float64"}
 _EXPONENTS = {"float32": 125, "complex64": 125, "float64": 1021, "complex128": 1021}
 
 
+# NumPy spells a name anew each time, which takes as long as a small operation.
+_NAMES: dict[Any, str] = {}
+
+
 def dtype_name(x: Any) -> str:
     """Name of the dtype of ``x`` without its library: ``float32``, ``complex128``, ..."""
     dtype = x.dtype
+    if compiling():
+        return _spelled(dtype)
+    key = (type(x), dtype)
+    name = _NAMES.get(key)
+    if name is None:
+        name = _NAMES[key] = _spelled(dtype)
+    return name
+
+
+def _spelled(dtype: Any) -> str:
     return str(getattr(dtype, "name", None) or str(dtype).rpartition(".")[2])
 
 

@@ -31,6 +31,16 @@ def iterate(
     return state, max_steps
 
 
+def repeat(step: Callable[[State], State], state: State, *, count: int) -> State:
+    """Apply ``step`` exactly ``count`` times; differentiable in either mode, one loop under ``jax.jit``."""
+    if library(state[0]) == "jax" and any(map(is_traced, state)):
+        loop = sys.modules["jax"].lax.fori_loop
+        return tuple(loop(0, count, lambda _, carry: step(carry), state))
+    for _ in range(count):
+        state = step(state)
+    return state
+
+
 def _jax(step: Any, state: State, done: Any, max_steps: int) -> tuple[State, Any]:
     def unfinished(carry: tuple[Any, State]) -> Any:
         return (carry[0] < max_steps) & ~done(carry[1])

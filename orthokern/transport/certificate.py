@@ -60,7 +60,7 @@ def c_transform(
     >>> beta.tolist(), orthokern.c_transform(beta, cost).tolist()
     ([0.0, -0.5], [0.0, 0.5, 2.5])
     """
-    _cost(cost, "c_transform")
+    cost_matrix(cost, "c_transform")
     check.real(potential, kernel="c_transform", name="potential")
     place = check.axis(axis, cost, kernel="c_transform", name="cost")
     xp = same_library(cost, potential)
@@ -138,19 +138,27 @@ def round_to_marginals(
     given: Any = plan
     xp = same_library(given, a, b)
     _refuse_values("round_to_marginals", "plan", given, "not negative", given < 0)
-    rows, columns = _masses(a, given, -2, "a"), _masses(b, given, -1, "b")
-    columns = columns * _mass_ratio(rows, columns, MASS_TOLERANCE[dtype_name(a)])
+    rows = masses(a, given, given.shape[-2], name="a", kernel="round_to_marginals")
+    columns = masses(b, given, given.shape[-1], name="b", kernel="round_to_marginals")
+    shapes = [given.shape[:-2], rows.shape[:-1], columns.shape[:-1]]
+    check.common_shape(shapes, kernel="round_to_marginals", names="plan, a and b")
+    columns = columns * mass_ratio(rows, columns, dtype_name(a), "round_to_marginals")
     t = compute_precision(given)
     known = xp.all(xp.isfinite(t), axis=(-2, -1), keepdims=True)
-    t = _filled(_trimmed(t, rows, columns), rows, columns, _northwest if sparse else _product)
+    t = rounded(t, rows, columns, sparse=sparse)
     return xp.astype(nan_unless(known, t), plan.dtype, copy=False)  # type: ignore[no-any-return]
+
+
+def rounded(t: Any, rows: Any, columns: Any, *, sparse: bool) -> Any:
+    """``t`` with the marginals ``rows`` and ``columns``, of equal sum."""
+    return _filled(_trimmed(t, rows, columns), rows, columns, _northwest if sparse else _product)
 
 
 def _trimmed(t: Any, rows: Any, columns: Any) -> Any:
     """``t`` with no row, and then no column, above its mass."""
     xp = namespace(t)
-    t = t * _lowered(xp.sum(t, axis=-1, keepdims=True), rows[..., None])
-    return t * _lowered(xp.sum(t, axis=-2, keepdims=True), columns[..., None, :])
+    t = t * lowered(xp.sum(t, axis=-1, keepdims=True), rows[..., None])
+    return t * lowered(xp.sum(t, axis=-2, keepdims=True), columns[..., None, :])
 
 
 def _filled(t: Any, rows: Any, columns: Any, fill: Callable[[Any, Any], Any]) -> Any:
@@ -161,12 +169,14 @@ def _filled(t: Any, rows: Any, columns: Any, fill: Callable[[Any, Any], Any]) ->
     return t + fill(lacking, wanting)
 
 
-def _cost(cost: Any, kernel: str) -> None:
+def cost_matrix(cost: Any, kernel: str) -> None:
+    """Costs that are real and neither NaN nor minus infinity."""
     check.matrix(cost, kernel=kernel, name="cost")
     check.real(cost, kernel=kernel, name="cost")
-    xp = namespace(cost)
-    bad = xp.isnan(cost) | (cost == -float("inf"))
-    _refuse_values(kernel, "cost", cost, "neither NaN nor minus infinity", bad)
+    if 0 not in cost.shape:
+        # NaN is the least of what it is among.
+        bad = ~(namespace(cost).min(cost) > -float("inf"))
+        _refuse_values(kernel, "cost", cost, "neither NaN nor minus infinity", bad)
 
 
 def _refuse_values(kernel: str, name: str, x: Any, wanted: str, bad: Any) -> None:
@@ -176,31 +186,31 @@ def _refuse_values(kernel: str, name: str, x: Any, wanted: str, bad: Any) -> Non
         raise ValuesError(message)
 
 
-def _masses(values: Any, plan: Any, place: int, name: str) -> Any:
-    """The masses of one side, in the dtype that ``plan`` is computed in."""
-    check.real(values, kernel="round_to_marginals", name=name)
-    if values.shape[-1:] != (plan.shape[place],):
-        message = (
-            f"round_to_marginals: expected {name} (..., {plan.shape[place]}) for a plan with shape "
-            f"{tuple(plan.shape)}, got shape {tuple(values.shape)}; give each row its mass in a, each column in b"
-        )
+def masses(values: Any, like: Any, size: int, *, name: str, kernel: str) -> Any:
+    """The ``size`` masses of one side, in the dtype that ``like`` is computed in."""
+    check.real(values, kernel=kernel, name=name)
+    if values.shape[-1:] != (size,):
+        side = "row" if name == "a" else "column"
+        message = f"{kernel}: expected {name} (..., {size}), got shape {tuple(values.shape)}; give each {side} its mass"
         raise ShapeError(message)
-    check.all_at_least(values, 0.0, kernel="round_to_marginals", name=name)
-    return namespace(values).astype(values, compute_precision(plan).dtype, copy=False)
+    check.all_at_least(values, 0.0, kernel=kernel, name=name)
+    return namespace(values).astype(values, compute_precision(like).dtype, copy=False)
 
 
-def _mass_ratio(a: Any, b: Any, tolerance: float) -> Any:
+def mass_ratio(a: Any, b: Any, dtype: str, kernel: str) -> Any:
     """What ``b`` is multiplied by to have the sum of ``a``; refused where that is more than rounding."""
     xp = namespace(a)
     wanted, found = (xp.sum(x, axis=-1, keepdims=True) for x in (a, b))
-    unequal = xp.abs(wanted - found) > tolerance * xp.maximum(wanted, found)
+    unequal = xp.abs(wanted - found) > MASS_TOLERANCE[dtype] * xp.maximum(wanted, found)
     if not (is_traced(a) or is_lazy(a)) and bool(xp.any(unequal)):
-        message = "round_to_marginals: expected a and b of equal sum; scale one of them to the sum of the other"
+        message = (
+            f"{kernel}: expected a and b of equal sum; scale one of them to the sum of the other"
+        )
         raise ValuesError(message)
     return wanted / xp.where(found > 0, found, xp.ones_like(found))
 
 
-def _lowered(found: Any, wanted: Any) -> Any:
+def lowered(found: Any, wanted: Any) -> Any:
     """Factors of at most 1 that bring sums down to what they should be."""
     xp = namespace(found)
     too_much = found > wanted

@@ -169,7 +169,7 @@ def simplex_projection(v: Any, z: Any, /, *, k: int) -> Any:
     xp = namespace(v)
     known = _is_known(v)
     v = xp.where(known, v, xp.zeros_like(v))
-    ordered = xp.sort(v, axis=-1, descending=True)[..., :k]
+    ordered = xp.sort(v, axis=-1, descending=True, stable=False)[..., :k]
     top, least = ordered[..., :1], ordered[..., -1:]
     u = _below_the_top(v, top, z)
     if k < v.shape[-1]:
@@ -272,23 +272,30 @@ def ksupport_norm_squared(
     place = check.axis(axis, t, kernel="ksupport_norm_squared", name="t")
     most = None if k is None else check.count(k, kernel="ksupport_norm_squared", name="k")
     xp = namespace(t)
-    sizes = compute_precision(xp.abs(xp.moveaxis(t, place, -1)))
+    sizes = compute_precision(xp.abs(t if place == -1 else xp.moveaxis(t, place, -1)))
     limit = _bounded(most, sizes)
     if limit == sizes.shape[-1]:
         return xp.sum(sizes * sizes, axis=-1)  # type: ignore[no-any-return]
-    head = sizes > _level_of_the_tail(constant(sizes), limit)
-    tail = xp.sum(xp.where(head, xp.zeros_like(sizes), sizes), axis=-1)
+    ordered = xp.sort(sizes, axis=-1, stable=False)
+    # Only the largest can belong to the head.
+    rest, largest = ordered[..., :-limit], ordered[..., -limit:]
+    head = largest > _level_of_the_tail(constant(rest), constant(largest))
+    nothing = xp.zeros_like(largest)
+    tail = xp.sum(rest, axis=-1) + xp.sum(xp.where(head, nothing, largest), axis=-1)
     room = limit - xp.sum(xp.astype(head, sizes.dtype), axis=-1)
-    squares = xp.sum(xp.where(head, sizes * sizes, xp.zeros_like(sizes)), axis=-1)
+    squares = xp.sum(xp.where(head, largest * largest, nothing), axis=-1)
     # Where rounding puts all of a tail of equal entries above their mean, what is left of it is nothing.
     return squares + tail * (tail / xp.clip(room, 1.0, None))  # type: ignore[no-any-return]
 
 
-def _level_of_the_tail(sizes: Any, k: int) -> Any:
-    """The mean ``tau`` that no entry of the tail exceeds: the least of ``sum of the tail / (k - h)`` over h < k."""
-    xp = namespace(sizes)
-    tails = running_sum(xp.sort(sizes, axis=-1))[..., sizes.shape[-1] - k :]
-    rooms = xp.arange(1, k + 1, dtype=sizes.dtype, device=device(sizes))
+def _level_of_the_tail(rest: Any, largest: Any) -> Any:
+    """The mean ``tau`` that no entry of the tail exceeds: the least of ``sum of the tail / (k - h)`` over h < k.
+
+    ``largest`` are the k largest entries in ascending order, ``rest`` the others.
+    """
+    xp = namespace(largest)
+    tails = xp.sum(rest, axis=-1, keepdims=True) + running_sum(largest)
+    rooms = xp.arange(1, largest.shape[-1] + 1, dtype=largest.dtype, device=device(largest))
     return xp.min(tails / rooms, axis=-1, keepdims=True)
 
 
@@ -388,10 +395,11 @@ def ksupport_prox(v: Any, lam: Any, /, *, k: int) -> tuple[Any, Any]:
 def _level(p: Any, lam: Any, k: int) -> Any:
     """Root ``w`` of ``sum_i clip(p_i / w - lam, 0, 1) = k``; 0 where at most ``k`` of the ``p_i`` are positive."""
     xp = namespace(p)
-    ordered = xp.sort(p, axis=-1, descending=True)
-    last, next_ = ordered[..., k - 1 : k], ordered[..., k : k + 1]
+    ordered = xp.sort(p, axis=-1, stable=False)
+    rest, largest = ordered[..., :-k], ordered[..., -k:]
+    last, next_ = largest[..., :1], rest[..., -1:]
     # At ``low`` the k largest have a full share; at ``high`` the others have none, or the root for lam = 0 lies there.
-    low, high = last / (1 + lam), _level_of_the_tail(p, k)
+    low, high = last / (1 + lam), _level_of_the_tail(rest, largest)
     high = xp.where(lam * high > next_, next_ / xp.where(lam > 0, lam, xp.ones_like(lam)), high)
     settled = (next_ <= 0) | (low >= high)
     w = xp.where(next_ <= 0, xp.zeros_like(high), xp.where(settled, low, high))

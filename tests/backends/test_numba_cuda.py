@@ -66,6 +66,9 @@ def test_it_is_known_by_its_name_and_serves_devices_alone():
         "magnitude_quantile",
         "shrink",
         "cosh_rms",
+        "simplex_projection",
+        "ksupport_prox",
+        "entropic_sweep",
     }
 
 
@@ -162,3 +165,26 @@ def test_contiguous_arrays_are_not_copied():
     x = np.ones((3, 4))
     assert launching.contiguous(x) is x
     assert launching.contiguous(x.T).flags.c_contiguous
+
+
+@pytest.mark.parametrize("op", ["simplex_projection", "ksupport_prox"])
+def test_one_weight_for_each_row_is_taken(op):
+    v = np.ones((2, 3, 4), "float32")
+    assert declined(op, v, np.ones((2, 3, 1), "float32"), k=2) is None
+    for shape in ((1, 3, 1), (3, 1), (2, 3, 4)):
+        assert "one weight for each row" in declined(op, v, np.ones(shape, "float32"), k=2)
+    assert "in its dtype" in declined(op, v, np.ones((2, 3, 1)), k=2)
+    assert "complex128" in declined(op, np.ones((2, 3)) * 1j, np.ones((2, 1)) * 1j, k=2)
+
+
+def test_sweeps_of_one_batch_are_taken():
+    cost, weight = np.ones((2, 3, 4)), np.ones((2, 1, 1))
+    beta = np.ones((2, 4))
+    assert declined("entropic_sweep", beta, cost, weight) is None
+    for reason, given in {
+        "of the batch": (beta, cost, weight[:1]),
+        "and dtype": (beta.astype("float32"), cost, weight),
+        "not 3 x 0": (beta[:, :0], cost[..., :0], weight),
+        "complex128": (beta * 1j, cost * 1j, weight * 1j),
+    }.items():
+        assert reason in declined("entropic_sweep", *given)

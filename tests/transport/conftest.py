@@ -52,3 +52,9 @@ def problem(rng: np.random.Generator, m: int, n: int, *batch: int):
     a, b = rng.random((*batch, m)) + 0.01, rng.random((*batch, n)) + 0.01
     cost = rng.random((*batch, m, n))
     return cost, a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
+
+
+@pytest.fixture(params=[p for p in PLACES if p.library != "dask"], ids=str)
+def eager_place(request: pytest.FixtureRequest) -> Place:
+    """The same without arrays that have no values yet."""
+    return request.param

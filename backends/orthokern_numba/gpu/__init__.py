@@ -68,6 +68,26 @@ def _not_broadcastable(x: Any, limit: Any) -> str | None:
     return _not_real(x)
 
 
+def _not_one_weight_each(v: Any, weight: Any, *, k: int) -> str | None:
+    if weight.shape != (*v.shape[:-1], 1) or weight.dtype != v.dtype:
+        return "serves one weight for each row, in its dtype"
+    return _not_real(v)
+
+
+def _not_one_problem_each(cost: Any, *others: tuple[Any, tuple[int, ...]]) -> str | None:
+    """Why a sweep declines costs (..., m, n) beside arrays of the shape (..., *tail), for each a tail."""
+    for array, tail in others:
+        if array.shape != (*cost.shape[:-2], *tail) or array.dtype != cost.dtype:
+            return "serves potentials and parameters of the batch and dtype of the costs"
+    if 0 in cost.shape[-2:]:
+        return f"serves costs of 1 x 1 or more, not {cost.shape[-2]} x {cost.shape[-1]}"
+    return _not_real(cost)
+
+
+def _not_entropic(beta: Any, cost: Any, epsilon: Any) -> str | None:
+    return _not_one_problem_each(cost, (beta, cost.shape[-1:]), (epsilon, (1, 1)))
+
+
 @backend.implements("unitary_factor", when=_not_small)
 def _unitary_factor(
     x: Any, *, completion: str, rcond: float | None = None, method: str = "auto"
@@ -124,3 +144,30 @@ def _cosh_rms(x: Any, guard: Any, *, gamma: float) -> Any:
 
     with on_device(x) as launch:
         return cosh_rms(launch, x, guard, gamma=gamma)
+
+
+@backend.implements("simplex_projection", when=_not_one_weight_each)
+def _simplex_projection(v: Any, z: Any, *, k: int) -> Any:
+    from .columns import simplex_projection
+    from .launching import on_device
+
+    with on_device(v) as launch:
+        return simplex_projection(launch, v, z, k=k)
+
+
+@backend.implements("ksupport_prox", when=_not_one_weight_each)
+def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
+    from .columns import ksupport_prox
+    from .launching import on_device
+
+    with on_device(v) as launch:
+        return ksupport_prox(launch, v, lam, k=k)
+
+
+@backend.implements("entropic_sweep", when=_not_entropic)
+def _entropic_sweep(beta: Any, cost: Any, epsilon: Any) -> Any:
+    from .launching import on_device
+    from .sweep import entropic_sweep
+
+    with on_device(cost) as launch:
+        return entropic_sweep(launch, beta, cost, epsilon)

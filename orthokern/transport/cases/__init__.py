@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from . import columns
+from . import assignment, columns, functional_maps, newton, proximal, sinkhorn, sliced, solve, sweep
 
-__all__ = ["columns"]
+__all__ = [
+    "assignment",
+    "columns",
+    "functional_maps",
+    "newton",
+    "proximal",
+    "sinkhorn",
+    "sliced",
+    "solve",
+    "sweep",
+]

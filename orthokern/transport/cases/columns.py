@@ -113,7 +113,7 @@ def _prox_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> d
     }
 
 
-def _norm_of(t: np.ndarray, k: int) -> float:
+def norm_squared(t: np.ndarray, k: int) -> float:
     """The definition for one vector: the split at which the head exceeds the mean of the tail."""
     a = np.sort(np.abs(t))[::-1].astype(np.longdouble)
     for h in range(k):
@@ -128,7 +128,7 @@ def _norm_residuals(
 ) -> dict[str, Residual]:
     t = _last(arrays[0], options)
     k = _limit(t.shape[-1], options)
-    exact = np.reshape([_norm_of(row, k) for row in t.reshape(-1, t.shape[-1])], t.shape[:-1])
+    exact = np.reshape([norm_squared(row, k) for row in t.reshape(-1, t.shape[-1])], t.shape[:-1])
     error = np.abs(value - exact) / np.maximum(exact, TINY)
     return {"definition": Residual(_worst(error) / eps, 4.0 + t.shape[-1] ** 0.5)}
 

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numba as nb
 import numpy as np
 from orthokern_numba.gpu import (
+    columns_kernels,
     elementwise_kernels,
     polar,
     polar_kernels,
     random_kernels,
+    sweep_kernels,
 )
 
 ARCHITECTURES = ((8, 0), (9, 0))
@@ -67,6 +69,29 @@ def of_dtype(dtype):
     arguments = nb.void(rows, rows, nb.int64, rows)
     kernel = elementwise_kernels.shrink
     yield Specialisation(f"shrink {dtype}", kernel, arguments, NARROW, 0, single)
+    yield from of_columns(dtype)
+    yield from of_sweeps(dtype)
+
+
+def of_columns(dtype):
+    """One number of each kind for each warp is shared."""
+    kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
+    rows, row, words = array(kind, 2), array(kind, 1), array(getattr(nb, f"uint{8 * size}"), 2)
+    shared = columns_kernels.MOST_WARPS * (size + 8)
+    common = (rows, words, row, nb.uint64, nb.int64, rows)
+    kernel = columns_kernels.projection_kernel(dtype)
+    yield Specialisation(f"projection {dtype}", kernel, nb.void(*common), NARROW, shared, single)
+    kernel = columns_kernels.prox_kernel(dtype)
+    arguments = nb.void(*common, row)
+    yield Specialisation(f"prox {dtype}", kernel, arguments, NARROW, shared, single)
+
+
+def of_sweeps(dtype):
+    kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
+    stack, rows, row = array(kind, 3), array(kind, 2), array(kind, 1)
+    kernel, arguments = sweep_kernels.exponents_kernel(dtype), nb.void(rows, stack, row, rows)
+    shared = columns_kernels.MOST_WARPS * size
+    yield Specialisation(f"exponents {dtype}", kernel, arguments, NARROW, shared, single)
 
 
 def of_words(word):

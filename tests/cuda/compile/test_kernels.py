@@ -6,12 +6,18 @@ import inspect
 
 import pytest
 from numba.cuda.dispatcher import CUDADispatcher
-from orthokern_numba.gpu import elementwise_kernels, polar_kernels, random_kernels
+from orthokern_numba.gpu import (
+    columns_kernels,
+    elementwise_kernels,
+    polar_kernels,
+    random_kernels,
+    sweep_kernels,
+)
 
 from .machine import Resources, doubles, ptx, resources
 from .specialisations import ARCHITECTURES, EVERY
 
-MODULES = (elementwise_kernels, polar_kernels, random_kernels)
+MODULES = (columns_kernels, elementwise_kernels, polar_kernels, random_kernels, sweep_kernels)
 
 
 def complaints(specialisation, text, found):

@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 import pytest
 from numba import cuda
-from orthokern_numba.gpu import elementwise, polar, random
+from orthokern_numba.gpu import columns, elementwise, polar, random, sweep
 
 from .specialisations import EVERY
 
@@ -25,7 +25,7 @@ class Recorder:
 
     def __call__(self, kernel, blocks, threads, *arguments):
         assert np.prod(blocks) > 0
-        assert np.prod(threads) in (64, 96, 128, 256)
+        assert np.prod(threads) in (32, 64, 96, 128, 256)
         self.calls.append((kernel, tuple(map(nb.typeof, arguments))))
 
 
@@ -41,6 +41,10 @@ def launched():
         for shape in ((), (3, 1, 1), (5,)):
             elementwise.shrink(launch, x, np.ones(shape, dtype))
         elementwise.cosh_rms(launch, x, np.ones((3, 1, 1), dtype), gamma=1.5)
+        columns.simplex_projection(launch, x, np.ones((3, 4, 1), dtype), k=2)
+        columns.ksupport_prox(launch, x, np.ones((3, 4, 1), dtype), k=2)
+        beta, weight = (np.ones((3, *s), dtype) for s in ((5,), (1, 1)))
+        sweep.entropic_sweep(launch, beta, x, weight)
         with np.errstate(all="ignore"):
             elementwise.magnitude_quantile(launch, x, quantile=0.9)
     for dtype in ("int32", "int64", "uint32", "uint64"):
