@@ -128,7 +128,7 @@ def _entrants(task: Task, rivals: Sequence[Rival], arrays: Arrays) -> dict[str, 
 
 def _product(x: np.ndarray) -> Callable[[], Any]:
     """``x`` times a square matrix: the unit of work that costs are compared in."""
-    square = np.ascontiguousarray(x[: x.shape[-1]]) + 1
+    square = np.resize(x, (x.shape[-1], x.shape[-1])) + 1
     return lambda: x @ square
 
 
