@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import spectral, transport
+    from . import sketching, spectral, transport
     from ._core.dispatch import explain, use_backend
     from ._core.errors import (
         ArrayTypeError,
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
         ShapeError,
         UnsupportedError,
         ValuesError,
+    )
+    from .sketching import (
+        SketchOperator,
+        countsketch,
+        sjlt,
     )
     from .spectral import (
         NormBounds,
@@ -81,6 +86,11 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "sketching": (
+        "SketchOperator",
+        "countsketch",
+        "sjlt",
+    ),
     "spectral": (
         "NormBounds",
         "OutlierSplit",
@@ -149,7 +159,7 @@ _HOMES = {
         "ValuesError",
     ),
 }
-_FAMILIES = ("spectral", "transport")
+_FAMILIES = ("sketching", "spectral", "transport")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -176,6 +186,7 @@ __all__ = [
     "RoutingInfo",
     "RoutingResult",
     "ShapeError",
+    "SketchOperator",
     "SparsePlan",
     "SparsityConstrained",
     "SquaredL2",
@@ -185,6 +196,7 @@ __all__ = [
     "ValuesError",
     "c_transform",
     "cosh_rms_scale",
+    "countsketch",
     "explain",
     "fmap_losses",
     "fmap_to_pointmap",
@@ -206,6 +218,8 @@ __all__ = [
     "round_to_marginals",
     "sinkhorn",
     "sinkhorn_route",
+    "sjlt",
+    "sketching",
     "sliced_wasserstein",
     "soft_spectral_clip",
     "soft_threshold",

@@ -1,0 +1,1 @@
+"""Examples of the sketching family, and how its results are judged."""
