@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from .lstsq import lstsq
 from .operators import SketchOperator, countsketch, sjlt
+from .results import LstsqInfo, LstsqMethod, LstsqResult, LstsqStatus
 
-__all__ = ["SketchOperator", "countsketch", "sjlt"]
+__all__ = [
+    "LstsqInfo",
+    "LstsqMethod",
+    "LstsqResult",
+    "LstsqStatus",
+    "SketchOperator",
+    "countsketch",
+    "lstsq",
+    "sjlt",
+]

@@ -35,7 +35,7 @@ class Stat(IntEnum):
     """Columns of the figures that a solver returns for each right-hand side."""
 
     BACKWARD_ERROR = 0
-    SQUARES = 1
+    RESIDUAL = 1
     ITERATIONS = 2
     METHOD = 3
     STATUS = 4

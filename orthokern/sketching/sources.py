@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from .normal_equations import normal_equations, residual_gradient, whitened_gram, widened
+from .normal_equations import normal_equations, residual_gradient, squares, whitened_gram, widened
 
 
 class Source(Protocol):
@@ -30,8 +30,8 @@ class Source(Protocol):
         """``(A P)^H (A P)``."""
         ...
 
-    def sketched(self, operator: Any) -> tuple[Any, Any]:
-        """``(S A, S B)``."""
+    def sketched(self, operator: Any) -> tuple[Any, Any, Any]:
+        """``(S A, S B, squared norms of the columns of B)``."""
         ...
 
     def dense(self) -> tuple[Any, Any]:
@@ -62,9 +62,10 @@ class Dense(NamedTuple):
         """One pass."""
         return whitened_gram(self.a, p)
 
-    def sketched(self, operator: Any) -> tuple[Any, Any]:
+    def sketched(self, operator: Any) -> tuple[Any, Any, Any]:
         """One pass."""
-        return widened(operator.apply(self.a)), widened(operator.apply(self.b))
+        sketches = widened(operator.apply(self.a)), widened(operator.apply(self.b))
+        return (*sketches, squares(widened(self.b)))
 
     def dense(self) -> tuple[Any, Any]:
         """In the precision of sums."""

@@ -10,7 +10,7 @@ from .._core.namespace import is_traced, namespace
 from .normal_equations import squares
 from .operators import sjlt
 from .sources import Source
-from .whitening import gram_whitener, triangular_whitener, truncated_inverse
+from .whitening import gram_whitener, triangular_whitener, truncated
 
 # Singular values of a sketch below so many eps of the largest are rounding errors.
 SKETCH_FLOOR = 30.0
@@ -18,6 +18,8 @@ SKETCH_FLOOR = 30.0
 NNZ = 8
 # Rows of that sketch for each column, and for problems with more than so many rows for each column.
 ROWS, MANY_ROWS, TALL = 2, 4, 64
+# Reciprocal condition number of what a sketch has whitened; below, the sketch has lost a direction.
+WHITE_RCOND = 0.02
 
 
 class Request(NamedTuple):
@@ -106,13 +108,15 @@ def _cutoff(source: Source, a: Any, request: Request) -> float:
     return eps(a) * max(source.shape) if request.rcond is None else request.rcond
 
 
-def _whitened(core: Any, white: Any, coordinates: Any, scale: Any, rank: Any) -> tuple[Any, ...]:
-    """``(x, p, f, null)`` where A scaled is ``Q core``: ``coordinates`` are those of B in Q."""
-    unitary = core @ white
-    x = white @ (adjoint(unitary) @ coordinates) / scale[..., :, None]
+def _started(
+    core: Any, coordinates: Any, scale: Any, squares_of_b: Any, whitener: tuple[Any, Any, Any, Any]
+) -> Start:
+    """Of the matrix ``Q core`` with its columns divided by ``scale``; ``coordinates`` are those of B in Q."""
+    white, f, rank, rcond = whitener
+    p = white / scale[..., :, None]
+    x = p @ (adjoint(core @ white) @ coordinates)
     null = None if _is_full(rank, core) else _null_basis(core, scale, rank)
-    f = core if null is None else adjoint(unitary) @ core
-    return x, white / scale[..., :, None], f, null
+    return Start(x, p, f, scale, null, rank, rcond, squares_of_b, 1)
 
 
 def _is_full(rank: Any, core: Any) -> bool:
@@ -141,9 +145,8 @@ def qr_start(source: Source, request: Request) -> Start:
     a, b = with_ridge(a, b, request.ridge)
     scale = _scales(a, request)
     q, r = namespace(a).linalg.qr(a / scale[..., None, :])
-    white, rank, rcond = triangular_whitener(r, cutoff=_cutoff(source, a, request))
-    x, p, f, null = _whitened(r, white, adjoint(q) @ b, scale, rank)
-    return Start(x, p, f, scale, null, rank, rcond, squares_of_b, 1)
+    whitener = triangular_whitener(r, cutoff=_cutoff(source, a, request))
+    return _started(r, adjoint(q) @ b, scale, squares_of_b, whitener)
 
 
 def svd_start(source: Source, request: Request) -> Start:
@@ -153,9 +156,8 @@ def svd_start(source: Source, request: Request) -> Start:
     a, b = with_ridge(a, b, request.ridge)
     scale = _scales(a, request)
     u, s, vh = thin_svd(a / scale[..., None, :])
-    white, rank, rcond = truncated_inverse(s, vh, _cutoff(source, a, request))
-    x, p, f, null = _whitened(s[..., :, None] * vh, white, adjoint(u) @ b, scale, rank)
-    return Start(x, p, f, scale, null, rank, rcond, squares_of_b, 1)
+    whitener = truncated(s, vh, _cutoff(source, a, request))
+    return _started(s[..., :, None] * vh, adjoint(u) @ b, scale, squares_of_b, whitener)
 
 
 def sketch_rows(source: Source, request: Request) -> int:
@@ -169,20 +171,21 @@ def sketch_rows(source: Source, request: Request) -> int:
 def sketched_start(source: Source, request: Request) -> Start:
     """By QR of a sketch: its solution, and a whitener that leaves a condition number of about 6."""
     operator = sjlt(sketch_rows(source, request), source.shape[0], nnz=NNZ, seed=request.seed)
-    sa, sb = source.sketched(operator)
-    return start_of_sketch(sa, sb, source, request)
+    return start_of_sketch(*source.sketched(operator), source, request)
 
 
-def start_of_sketch(sa: Any, sb: Any, source: Source, request: Request) -> Start:
-    """The same of ``S A`` and ``S B``. The squares of B are those of S B."""
-    squares_of_b, rows = squares(sb), int(sa.shape[-2])
+def start_of_sketch(
+    sa: Any, sb: Any, squares_of_b: Any, source: Source, request: Request
+) -> Start:
+    """The same of ``S A`` and ``S B``."""
+    rows = int(sa.shape[-2])
     sa, sb = with_ridge(sa, sb, request.ridge)
     scale = _scales(sa, request)
     q, r = namespace(sa).linalg.qr(sa / scale[..., None, :])
     cutoff = max(_cutoff(source, sa, request), SKETCH_FLOOR * eps(sa))
-    white, rank, rcond = triangular_whitener(r, cutoff=cutoff)
-    x, p, f, null = _whitened(r, white, adjoint(q) @ sb, scale, rank)
-    return Start(x, p, f, scale, null, rank, rcond, squares_of_b, 1, rows)
+    whitener = triangular_whitener(r, cutoff=cutoff)
+    start = _started(r, adjoint(q) @ sb, scale, squares_of_b, whitener)
+    return start._replace(sketch_rows=rows)
 
 
 def pgram_start(source: Source, request: Request) -> Start:
@@ -196,12 +199,8 @@ def whitened_start(start: Start, source: Source, request: Request) -> Start:
     g = source.whitened_gram(start.p)
     if request.ridge is not None:
         g = g + adjoint(start.p) @ (request.ridge[..., :, None] * start.p)
-    lost = diagonal(g) == 0
     eye = identity_like(g)
-    white, f, quality = gram_whitener(xp.where(lost[..., None, :] & (eye != 0), eye, g))
+    lost = (diagonal(g) == 0)[..., None, :]
+    white, f, quality = gram_whitener(xp.where(lost & (eye != 0), eye, g))
     rcond = xp.where(quality > WHITE_RCOND, start.rcond, xp.zeros_like(quality))
-    f = f @ (adjoint(start.f @ start.p * start.scale[..., :, None]) @ start.f) if False else f
-    return start._replace(p=start.p @ white, f=f, rcond=rcond, passes=2)
-
-
-WHITE_RCOND = 0.02
+    return start._replace(p=start.p @ white, f=f @ start.f, rcond=rcond, passes=2)

@@ -32,40 +32,43 @@ def gram_whitener(g: Any, /) -> tuple[Any, Any, Any]:
 
 
 @op()
-def triangular_whitener(r: Any, /, *, cutoff: float) -> tuple[Any, Any, Any]:
-    """``(P, rank, rcond)`` of an upper triangular R (..., d, d): ``R P`` has orthonormal columns, or zero ones.
+def triangular_whitener(r: Any, /, *, cutoff: float) -> tuple[Any, Any, Any, Any]:
+    """``(P, F, rank, rcond)`` of an upper triangular R (..., d, d): ``R P`` has orthonormal columns, or zero ones.
 
     Directions whose singular values are at most ``cutoff`` times the largest are left out; ``rank`` (...) counts the
-    others, and ``rcond`` (...) is their smallest over the largest.
+    others, and ``rcond`` (...) is their smallest over the largest. ``F P`` is the identity in the columns of P that
+    are not zero, and ``F^H F`` is ``R^H R`` less what was left out.
     """
     xp = namespace(r)
     finite = xp.all(xp.isfinite(r), axis=(-2, -1), keepdims=True)
     _, s, vh = thin_svd(xp.where(finite, r, identity_like(r)))
-    return truncated_inverse(s, vh, cutoff)
+    return truncated(s, vh, cutoff)
 
 
-def truncated_inverse(s: Any, vh: Any, cutoff: float) -> tuple[Any, Any, Any]:
-    """``(V S^+, rank, rcond)`` of singular values and right singular vectors."""
+def truncated(s: Any, vh: Any, cutoff: float) -> tuple[Any, Any, Any, Any]:
+    """The same of singular values and right singular vectors."""
     xp = namespace(s)
     kept = s > cutoff * s[..., :1]
-    inverse = xp.where(kept, 1 / xp.where(kept, s, xp.ones_like(s)), xp.zeros_like(s))
+    zeros, ones = xp.zeros_like(s), xp.ones_like(s)
+    inverse = xp.where(kept, 1 / xp.where(kept, s, ones), zeros)
     rank = xp.sum(xp.astype(kept, s.dtype), axis=-1)
-    least = xp.min(xp.where(kept, s, s[..., :1]), axis=-1)
-    top = s[..., 0]
+    least, top = xp.min(xp.where(kept, s, s[..., :1]), axis=-1), s[..., 0]
     rcond = least / xp.where(top > 0, top, xp.ones_like(top))
-    return adjoint(vh) * inverse[..., None, :], rank, rcond
+    f = xp.where(kept, s, zeros)[..., :, None] * vh
+    return adjoint(vh) * inverse[..., None, :], f, rank, rcond
 
 
 @op()
 def damped_norms(f: Any, shift: Any, v: Any, /) -> Any:
     """``||(F^H F + shift_j I)^{-1/2} v_j||`` for the columns of v (..., d, k) and shifts (..., k) >= 0; shape (..., k).
 
-    Directions in which F and the shift vanish are left out.
+    Directions in which F vanishes are left out, and those in which it is a rounding error.
     """
     xp = namespace(f)
     finite = xp.all(xp.isfinite(f), axis=(-2, -1), keepdims=True)
     _, s, vh = thin_svd(xp.where(finite, f, identity_like(f)))
-    least = eps(f) * s[..., :1]
-    total = xp.where(s > least, s * s, xp.zeros_like(s))[..., :, None] + shift[..., None, :]
+    s = xp.where(s > eps(f) * s[..., :1], s, xp.zeros_like(s))
+    total = (s * s)[..., :, None] + shift[..., None, :]
+    total = xp.where(s[..., :, None] > 0, total, xp.zeros_like(total))
     share = xp.abs(vh @ v) / xp.sqrt(xp.where(total > 0, total, xp.full_like(total, float("inf"))))
     return xp.sqrt(xp.sum(share * share, axis=-2))

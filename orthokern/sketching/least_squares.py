@@ -1,0 +1,163 @@
+"""The op behind ``lstsq``: scaling by powers of two, and the one derivative rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._core.autodiff import constant
+from .._core.dispatch import op
+from .._core.dtypes import eps, exponent_limit, is_complex
+from .._core.errors import UnsupportedError
+from .._core.linalg import adjoint, nan_unless
+from .._core.namespace import is_traced, namespace
+from .._core.scaling import balancing_powers
+from .normal_equations import widened
+from .refine import unscaled_figures
+from .results import LstsqMethod, Stat
+from .solution import Solution, methods_for, of_members
+from .sources import Dense
+from .starts import Request, diagonal
+from .wide import wide_solution
+
+# Part of the exponents' range that squared norms may use.
+RANGE = 0.88
+
+
+class Scaled(NamedTuple):
+    """Arrays scaled by powers of two, what takes the solution back, and which members are finite."""
+
+    a: Any
+    b: Any
+    columns: Any
+    undo_b: Any
+    finite: Any
+
+
+def scaled(a: Any, b: Any, *, by_column: bool) -> Scaled:
+    """Every column of A (or A as a whole) and of B with a largest entry near 1; what is not finite becomes zero."""
+    xp = namespace(a)
+    finite_a = xp.all(xp.isfinite(a), axis=(-2, -1))[..., None]
+    finite_b = xp.all(xp.isfinite(b), axis=-2)
+    a = xp.where(finite_a[..., None], a, xp.zeros_like(a))
+    b = xp.where(finite_b[..., None, :], b, xp.zeros_like(b))
+    top_a, top_b = (xp.max(_sizes(x), axis=-2) for x in (a, b))
+    if not by_column:
+        top_a = xp.max(top_a, axis=-1, keepdims=True) + xp.zeros_like(top_a)
+    columns, _ = balancing_powers(top_a)
+    powers_b, undo_b = balancing_powers(top_b)
+    return Scaled(
+        a * columns[..., None, :], b * powers_b[..., None, :], columns, undo_b, finite_a & finite_b
+    )
+
+
+def _sizes(x: Any) -> Any:
+    xp = namespace(x)
+    return xp.maximum(xp.abs(xp.real(x)), xp.abs(xp.imag(x))) if is_complex(x) else xp.abs(x)
+
+
+def _is_in_range(sums: tuple[Any, Any, Any]) -> bool:
+    """Whether no square has left the range of its dtype; zeros may be squares that have."""
+    g, _, squares_of_b = sums
+    xp = namespace(g)
+    high = 2.0 ** (RANGE * exponent_limit(g))
+    return all(bool(xp.all((v > 1 / high) & (v < high))) for v in (diagonal(g), squares_of_b))
+
+
+def _least_squares_tangent(arrays: Any, tangents: Any, out: Any, **options: Any) -> Any:
+    """``(A^H A + damp^2) dx = dA^H r + A^H (db - dA x) - ...`` by the whitener, which is held constant, and refined."""
+    xp = namespace(arrays[0])
+    x, whitener, stats = out
+    a, b, da, db, x_wide = (widened(v) for v in (*arrays, *tangents, x))
+    dx = _tangent(a, b, da, db, x_wide, constant(whitener), options["damp"])
+    n, d = a.shape[-2:]
+    full = constant(stats[..., Stat.RANK] >= (min(n, d) if options["damp"] == 0 else d))
+    if not is_traced(full) and not bool(xp.all(full)):
+        message = (
+            "lstsq: expected a matrix of full rank for derivatives, because the solution of minimal norm jumps where "
+            "the rank changes; pass damp > 0"
+        )
+        raise UnsupportedError(message)
+    dx = nan_unless(full[..., None, :], dx)
+    return xp.astype(dx, x.dtype, copy=False), xp.zeros_like(whitener), xp.zeros_like(stats)
+
+
+def _tangent(a: Any, b: Any, da: Any, db: Any, x: Any, p: Any, damp: float) -> Any:
+    def solved(right: Any, product: Callable[[Any], Any]) -> Any:
+        """The refinements carry the derivative with respect to A that the whitener does not."""
+        w = p @ (adjoint(p) @ right)
+        for _ in range(2):
+            w = w + p @ (adjoint(p) @ (right - product(w)))
+        return w
+
+    missing = db - da @ x
+    if a.shape[-2] >= a.shape[-1] or damp:
+        right = adjoint(da) @ (b - a @ x) + adjoint(a) @ missing
+        return solved(right, lambda w: adjoint(a) @ (a @ w) + damp**2 * w)
+    y = solved(b, lambda w: a @ (adjoint(a) @ w))
+    along = adjoint(da) @ y
+    dy = solved(missing - a @ along, lambda w: a @ (adjoint(a) @ w))
+    return along + adjoint(a) @ dy
+
+
+@op(jvp=_least_squares_tangent, fused=True)
+def least_squares(
+    a: Any,
+    b: Any,
+    /,
+    *,
+    method: str,
+    rcond: float | None,
+    tol: float | None,
+    damp: float,
+    max_refine: int,
+    equilibrate: bool,
+    sketch_rows: int | None,
+    seed: int,
+) -> tuple[Any, Any, Any]:
+    """``(X, P, stats)``: the least-squares solution of A (..., n, d) and B (..., n, k), of minimal norm.
+
+    ``P P^H`` is the inverse of ``A^H A + damp^2`` (of ``A A^H`` for n < d without damp). ``stats`` (..., k, len(Stat)).
+    """
+    target = _tolerance(a) if tol is None else tol
+    request = Request(None, rcond, target, max_refine, equilibrate, sketch_rows, seed)
+    traced = is_traced(a) or is_traced(b)
+    n, d = a.shape[-2:]
+    if n < d and not damp:
+        balanced = scaled(a, b, by_column=False)
+        return restored(wide_solution(balanced.a, balanced.b, request, method), balanced, a)
+    methods = methods_for(method, n, d, traced=traced)
+    balanced, sums = None, None
+    if methods[0] == LstsqMethod.GRAM and not traced:
+        sums = Dense(a, b).normal_equations()
+    if sums is None or not _is_in_range(sums):
+        balanced, sums = scaled(a, b, by_column=equilibrate), None
+        a, b = balanced.a, balanced.b
+    request = request._replace(ridge=_ridge(a, damp, balanced))
+    return restored(of_members(a, b, request, methods, sums), balanced, a)
+
+
+def _tolerance(a: Any) -> float:
+    """A backward error of which nothing is seen in the precision of ``a``."""
+    return max(eps(widened(a[..., :0, :0])), eps(a) * 1e-3)
+
+
+def _ridge(a: Any, damp: float, balanced: Scaled | None) -> Any:
+    if not damp:
+        return None
+    like = widened(namespace(a).real(a[..., 0, :]) if is_complex(a) else a[..., 0, :])
+    columns = namespace(a).ones_like(like) if balanced is None else widened(balanced.columns)
+    return (damp * columns) ** 2
+
+
+def restored(found: Solution, balanced: Scaled | None, a: Any) -> tuple[Any, Any, Any]:
+    """The solution for the arrays as they were given, in the dtype of ``a``."""
+    xp = namespace(a)
+    x, p, stats = found.x, found.p, found.stats
+    if balanced is not None:
+        columns, undo = (widened(v) for v in (balanced.columns, balanced.undo_b))
+        rows = columns[..., :, None] if p.shape[-1] == a.shape[-1] else columns[..., :1, None]
+        x, p = x * columns[..., :, None] * undo[..., None, :], p * rows
+        x = nan_unless(balanced.finite[..., None, :], x)
+        stats = unscaled_figures(stats, undo, balanced.finite)
+    return xp.astype(x, a.dtype, copy=False), p, stats

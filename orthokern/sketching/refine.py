@@ -1,0 +1,142 @@
+"""Refinement of least-squares solutions against the matrix itself, with a backward error that is measured."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .._core.linalg import adjoint
+from .._core.namespace import namespace
+from .normal_equations import squares
+from .results import LstsqMethod, LstsqStatus, Stat
+from .sources import Source
+from .starts import Request, Start
+from .whitening import damped_norms
+
+
+class Refined(NamedTuple):
+    """The best solution (..., d, k) that was met, its backward error and its residual norm (..., k); steps taken."""
+
+    x: Any
+    error: Any
+    residual: Any
+    steps: int
+
+
+def backward_error(
+    start: Start, ridge: Any, x: Any, gradient: Any, squares_of_r: Any
+) -> tuple[Any, Any]:
+    """``(error, squared residual norms)``: Karlson and Waldén's estimate, relative to ``||A||_F`` of unit columns.
+
+    ``gradient`` is ``A^H r - ridge x``. Zero where B is zero.
+    """
+    xp = namespace(x)
+    total = squares_of_r
+    if ridge is not None:
+        total = total + squares(x * xp.sqrt(ridge)[..., :, None])
+    b = start.squares_of_b
+    size = xp.sum(squares(start.f), axis=-1)[..., None]
+    theta = xp.where(b > 0, size / xp.where(b > 0, b, xp.ones_like(b)), xp.zeros_like(b))
+    weight = 1 + theta * squares(start.scale[..., :, None] * x)
+    norms = damped_norms(start.f, theta * total / weight, gradient / start.scale[..., :, None])
+    return norms * xp.sqrt(theta / (weight * xp.where(size > 0, size, xp.ones_like(size)))), total
+
+
+def _measured(source: Source, start: Start, request: Request, x: Any) -> tuple[Any, Any, Any]:
+    gradient, total = source.residual_gradient(x)
+    if request.ridge is not None:
+        gradient = gradient - request.ridge[..., :, None] * x
+    return gradient, *backward_error(start, request.ridge, x, gradient, total)
+
+
+def refined(source: Source, start: Start, request: Request) -> Refined:
+    """Refine until the backward error is at most ``tol``, at least once, at most ``max_refine`` times.
+
+    A right-hand side that has come there stays as it is, whatever the others need.
+    """
+    xp = namespace(start.x)
+    x = best = start.x
+    lowest = xp.full_like(start.squares_of_b, float("inf"))
+    squared, settled, steps = lowest, lowest < 0, 0
+    while True:
+        gradient, error, total = _measured(source, start, request, x)
+        better = (error < lowest) & ~settled
+        best = xp.where(better[..., None, :], x, best)
+        lowest, squared = xp.where(better, error, lowest), xp.where(better, total, squared)
+        # What is not a number never gets better.
+        settled = settled | xp.isnan(error) | ((lowest <= request.tol) & (steps > 0))
+        if steps == request.max_refine or bool(xp.all(settled)):
+            return Refined(best, lowest, xp.sqrt(squared), steps)
+        x = x + start.p @ (adjoint(start.p) @ gradient)
+        steps += 1
+
+
+def refined_times(source: Source, start: Start, request: Request, steps: int) -> Refined:
+    """Refine exactly ``steps`` times: no value decides anything."""
+    x = start.x
+    for _ in range(steps):
+        gradient, _ = source.residual_gradient(x)
+        if request.ridge is not None:
+            gradient = gradient - request.ridge[..., :, None] * x
+        x = x + start.p @ (adjoint(start.p) @ gradient)
+    _, error, total = _measured(source, start, request, x)
+    return Refined(x, error, namespace(x).sqrt(total), steps)
+
+
+def minimum_norm(x: Any, null: Any) -> Any:
+    """``x`` without its part in the space that ``null`` spans; None spans nothing."""
+    if null is None:
+        return x
+    for _ in range(2):
+        x = x - null @ (adjoint(null) @ x)
+    return x
+
+
+# Backward errors up to so many times the tolerance are taken.
+ENOUGH = 4.0
+
+
+def figures(start: Start, found: Refined, request: Request, method: LstsqMethod) -> Any:
+    """What is to be said of the solutions, shape (..., k, len(Stat))."""
+    xp = namespace(found.error)
+    scaled_size = xp.sqrt(squares(start.scale[..., :, None] * found.x))
+    # Singular values of A with unit columns: their root of the sum of squares, and the smallest.
+    size = xp.sqrt(xp.sum(squares(start.f), axis=-1))[..., None]
+    worst = xp.sqrt(xp.maximum(start.rank, xp.ones_like(start.rank)))[..., None] / start.rcond[..., None]
+    share = found.residual / (size * scaled_size)
+    bound = xp.where(found.error > 0, found.error * worst * (1 + worst * share), found.error)
+    columns = {
+        Stat.BACKWARD_ERROR: found.error,
+        Stat.RESIDUAL: found.residual,
+        Stat.ITERATIONS: found.steps,
+        Stat.METHOD: int(method),
+        Stat.STATUS: _status(found, request, method),
+        Stat.RANK: start.rank[..., None],
+        Stat.CONDITION: 1 / start.rcond[..., None],
+        Stat.PASSES: start.passes + found.steps + 1,
+        Stat.SKETCH_ROWS: start.sketch_rows,
+        Stat.ERROR_BOUND: bound,
+    }
+    zeros = xp.zeros_like(found.error)
+    return xp.stack([columns[stat] + zeros for stat in Stat], axis=-1)
+
+
+def _status(found: Refined, request: Request, method: LstsqMethod) -> Any:
+    if method == LstsqMethod.SKETCH:
+        return float(LstsqStatus.SKETCHED)
+    xp = namespace(found.error)
+    good = found.error <= ENOUGH * request.tol
+    return xp.where(good, LstsqStatus.CONVERGED, LstsqStatus.NOT_BACKWARD_STABLE)
+
+
+def unscaled_figures(stats: Any, undo_b: Any, finite: Any) -> Any:
+    """``stats`` of a problem whose right-hand sides were divided by ``undo_b``; members may not be ``finite``."""
+    xp = namespace(stats)
+    names = list(Stat)
+    columns = [stats[..., stat] for stat in names]
+    columns[names.index(Stat.RESIDUAL)] = columns[names.index(Stat.RESIDUAL)] * undo_b
+    nan = xp.full_like(undo_b, float("nan"))
+    for stat in (Stat.RESIDUAL, Stat.BACKWARD_ERROR, Stat.ERROR_BOUND):
+        columns[names.index(stat)] = xp.where(finite, columns[names.index(stat)], nan)
+    status = xp.full_like(undo_b, float(LstsqStatus.NOT_FINITE))
+    columns[names.index(Stat.STATUS)] = xp.where(finite, columns[names.index(Stat.STATUS)], status)
+    return xp.stack(columns, axis=-1)

@@ -1,0 +1,127 @@
+"""Which solver is tried, and whether its solution is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._core.dtypes import eps
+from .._core.linalg import nan_unless
+from .._core.namespace import is_traced, namespace
+from .refine import ENOUGH, figures, minimum_norm, refined, refined_times
+from .results import LstsqMethod, Stat
+from .sources import Dense, Source
+from .starts import (
+    Request,
+    Start,
+    pgram_start,
+    qr_start,
+    sketched_start,
+    start_of_sums,
+    svd_start,
+)
+
+# The least reciprocal condition number of unit columns that a Gram matrix can hold, in sqrt(eps).
+GRAM_RCOND = 0.67
+# Refinements where no value can be looked at.
+TRACED_STEPS = {LstsqMethod.GRAM: 2, LstsqMethod.PGRAM: 3, LstsqMethod.QR: 2, LstsqMethod.SVD: 2}
+# "auto" tries the Gram matrix from this many rows for each column on, the whitened one from that many.
+GRAM_ROWS, PGRAM_ROWS = 2, 8
+STARTS: dict[LstsqMethod, Callable[[Source, Request], Start]] = {
+    LstsqMethod.PGRAM: pgram_start,
+    LstsqMethod.QR: qr_start,
+    LstsqMethod.SVD: svd_start,
+    LstsqMethod.SKETCH: sketched_start,
+}
+
+
+class Solution(NamedTuple):
+    """``x`` (..., d, k), the whitener ``p``, the figures (..., k, len(Stat)); which matrices need no other solver (...)."""
+
+    x: Any
+    p: Any
+    stats: Any
+    accepted: Any
+
+
+def solved(source: Source, start: Start, request: Request, method: LstsqMethod) -> Solution:
+    """Refine ``start`` as its method asks for."""
+    xp = namespace(start.x)
+    if method == LstsqMethod.SKETCH:
+        found = refined_times(source, start, request, 0)
+    elif is_traced(start.x):
+        found = refined_times(source, start, request, TRACED_STEPS[method])
+    else:
+        found = refined(source, start, request)
+    least = GRAM_RCOND * eps(start.x) ** 0.5 if method == LstsqMethod.GRAM else 0.0
+    whole = start.rcond > least
+    accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1) & whole
+    x = minimum_norm(found.x, start.null)
+    if method == LstsqMethod.GRAM:
+        # Nothing was factorized where the Gram matrix is not definite.
+        x = nan_unless((start.rcond > 0)[..., None, None], x)
+    return Solution(x, start.p, figures(start, found, request, method), accepted)
+
+
+def methods_for(name: str, n: int, d: int, *, traced: bool = False) -> list[LstsqMethod]:
+    """The solvers to try, in order."""
+    if name != "auto":
+        return [LstsqMethod[name.upper()]]
+    if traced:
+        return [LstsqMethod.PGRAM if n >= PGRAM_ROWS * d else LstsqMethod.QR]
+    rows = {LstsqMethod.GRAM: GRAM_ROWS, LstsqMethod.PGRAM: PGRAM_ROWS, LstsqMethod.QR: 0}
+    return [method for method, least in rows.items() if n >= least * d]
+
+
+def first_of(source: Source, request: Request, methods: list[LstsqMethod], sums: Any = None) -> Solution:
+    """The first solution of one matrix that is accepted, else the best one; ``sums`` are its normal equations."""
+    best = None
+    for method in methods:
+        found = by_method(source, request, method, sums)
+        if bool(found.accepted):
+            return found
+        if best is None or _worst(found) < _worst(best):
+            best = found
+    assert best is not None
+    return best
+
+
+def _worst(solution: Solution) -> float:
+    error = solution.stats[..., Stat.BACKWARD_ERROR]
+    xp = namespace(error)
+    return float(xp.max(xp.where(xp.isnan(error), xp.full_like(error, float("inf")), error)))
+
+
+def by_method(source: Source, request: Request, method: LstsqMethod, sums: Any = None) -> Solution:
+    """The solution of every matrix by one solver."""
+    if method == LstsqMethod.GRAM:
+        sums = source.normal_equations() if sums is None else sums
+        start = start_of_sums(*sums, request.ridge)
+    else:
+        start = STARTS[method](source, request)
+    return solved(source, start, request, method)
+
+
+def of_members(a: Any, b: Any, request: Request, methods: list[LstsqMethod], sums: Any) -> Solution:
+    """All matrices by the first solver at once; those that it fails, one by one by the others."""
+    xp = namespace(a)
+    found = by_method(Dense(a, b), request, methods[0], sums)
+    if is_traced(found.x) or len(methods) == 1 or bool(xp.all(found.accepted)):
+        return found
+    if a.ndim == 2:
+        rest = first_of(Dense(a, b), request, methods[1:])
+        return rest if bool(rest.accepted) or _worst(rest) < _worst(found) else found
+    batch = a.shape[:-2]
+    flat = [xp.reshape(v, (-1, *v.shape[len(batch) :])) for v in (a, b, *found)]
+    ridges = request.ridge
+    if ridges is not None:
+        ridges = xp.reshape(xp.broadcast_to(ridges, (*batch, a.shape[-1])), (-1, a.shape[-1]))
+    members = []
+    for i in range(flat[0].shape[0]):
+        member = Solution(*(v[i, ...] for v in flat[2:]))
+        if not bool(member.accepted):
+            own = request if ridges is None else request._replace(ridge=ridges[i, :])
+            member = of_members(flat[0][i, ...], flat[1][i, ...], own, methods, None)
+        members.append(member)
+    parts = [xp.stack(part) for part in zip(*members, strict=True)]
+    return Solution(*(xp.reshape(v, (*batch, *v.shape[1:])) for v in parts))
