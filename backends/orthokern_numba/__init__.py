@@ -181,3 +181,45 @@ def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits
 
     return random_bits(index, seed=seed, stream=stream, group=group)
+
+
+@backend.implements("normal_equations")
+def _normal_equations(a: Any, b: Any) -> Any:
+    from .normal_equations import normal_equations
+
+    return normal_equations(a, b)
+
+
+@backend.implements("residual_gradient")
+def _residual_gradient(a: Any, b: Any, x: Any) -> Any:
+    from .normal_equations import residual_gradient
+
+    return residual_gradient(a, b, x)
+
+
+@backend.implements("whitened_gram")
+def _whitened_gram(a: Any, p: Any) -> Any:
+    from .normal_equations import whitened_gram
+
+    return whitened_gram(a, p)
+
+
+@backend.implements("gram_whitener")
+def _gram_whitener(g: Any) -> Any:
+    from .whitening import gram_whitener
+
+    return gram_whitener(g)
+
+
+@backend.implements("triangular_whitener")
+def _triangular_whitener(r: Any, *, cutoff: float) -> Any:
+    from .whitening import triangular_whitener
+
+    return triangular_whitener(r, cutoff=cutoff)
+
+
+@backend.implements("damped_norms")
+def _damped_norms(f: Any, shift: Any, v: Any) -> Any:
+    from .whitening import damped_norms
+
+    return damped_norms(f, shift, v)

@@ -12,7 +12,7 @@ from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, nan_unless
 from .._core.namespace import is_traced, namespace
 from .._core.scaling import balancing_powers
-from .normal_equations import widened
+from .normal_equations import normal_equations, widened
 from .refine import unscaled_figures
 from .results import LstsqMethod, Stat
 from .solution import Solution, methods_for, of_members
@@ -128,7 +128,8 @@ def least_squares(
         return restored(wide_solution(balanced.a, balanced.b, request, method), balanced, a)
     methods = methods_for(method, n, d, traced=traced)
     balanced, sums = None, None
-    if methods[0] == LstsqMethod.GRAM and not traced:
+    # The reference would warn of squares out of range; it looks at the entries first.
+    if methods[0] == LstsqMethod.GRAM and normal_equations.is_served(a) and not traced:
         sums = Dense(a, b).normal_equations()
     if sums is None or not _is_in_range(sums):
         balanced, sums = scaled(a, b, by_column=equilibrate), None

@@ -54,32 +54,42 @@ def refined(source: Source, start: Start, request: Request) -> Refined:
     A right-hand side that has come there stays as it is, whatever the others need.
     """
     xp = namespace(start.x)
-    x = best = start.x
+    x = best = _step(source, start, request, start.x)
     lowest = xp.full_like(start.squares_of_b, float("inf"))
-    squared, settled, steps = lowest, lowest < 0, 0
-    while True:
+    squared, settled = lowest, lowest < 0
+    for steps in range(1, request.max_refine + 1):
         gradient, error, total = _measured(source, start, request, x)
         better = (error < lowest) & ~settled
         best = xp.where(better[..., None, :], x, best)
         lowest, squared = xp.where(better, error, lowest), xp.where(better, total, squared)
         # What is not a number never gets better.
-        settled = settled | xp.isnan(error) | ((lowest <= request.tol) & (steps > 0))
+        settled = settled | xp.isnan(error) | (lowest <= request.tol)
         if steps == request.max_refine or bool(xp.all(settled)):
-            return Refined(best, lowest, xp.sqrt(squared), steps)
+            break
         x = x + start.p @ (adjoint(start.p) @ gradient)
-        steps += 1
+    return Refined(best, lowest, xp.sqrt(squared), steps)
+
+
+def _step(source: Source, start: Start, request: Request, x: Any) -> Any:
+    gradient, _ = source.residual_gradient(x)
+    if request.ridge is not None:
+        gradient = gradient - request.ridge[..., :, None] * x
+    return x + start.p @ (adjoint(start.p) @ gradient)
 
 
 def refined_times(source: Source, start: Start, request: Request, steps: int) -> Refined:
     """Refine exactly ``steps`` times: no value decides anything."""
     x = start.x
     for _ in range(steps):
-        gradient, _ = source.residual_gradient(x)
-        if request.ridge is not None:
-            gradient = gradient - request.ridge[..., :, None] * x
-        x = x + start.p @ (adjoint(start.p) @ gradient)
+        x = _step(source, start, request, x)
     _, error, total = _measured(source, start, request, x)
     return Refined(x, error, namespace(x).sqrt(total), steps)
+
+
+def unrefined(start: Start) -> Refined:
+    """``start`` as it is, of which nothing is known."""
+    unknown = namespace(start.x).full_like(start.squares_of_b, float("inf"))
+    return Refined(start.x, unknown, unknown, 0)
 
 
 def minimum_norm(x: Any, null: Any) -> Any:
@@ -101,8 +111,12 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
     scaled_size = xp.sqrt(squares(start.scale[..., :, None] * found.x))
     # Singular values of A with unit columns: their root of the sum of squares, and the smallest.
     size = xp.sqrt(xp.sum(squares(start.f), axis=-1))[..., None]
-    worst = xp.sqrt(xp.maximum(start.rank, xp.ones_like(start.rank)))[..., None] / start.rcond[..., None]
-    share = found.residual / (size * scaled_size)
+    known = start.rcond[..., None] > 0
+    condition = 1 / xp.where(known, start.rcond[..., None], xp.ones_like(size))
+    condition = xp.where(known, condition, xp.full_like(condition, float("inf")))
+    worst = condition * xp.sqrt(xp.maximum(start.rank, xp.ones_like(start.rank)))[..., None]
+    length = size * scaled_size
+    share = found.residual / xp.where(length > 0, length, xp.ones_like(length))
     bound = xp.where(found.error > 0, found.error * worst * (1 + worst * share), found.error)
     columns = {
         Stat.BACKWARD_ERROR: found.error,
@@ -111,7 +125,7 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
         Stat.METHOD: int(method),
         Stat.STATUS: _status(found, request, method),
         Stat.RANK: start.rank[..., None],
-        Stat.CONDITION: 1 / start.rcond[..., None],
+        Stat.CONDITION: condition,
         Stat.PASSES: start.passes + found.steps + 1,
         Stat.SKETCH_ROWS: start.sketch_rows,
         Stat.ERROR_BOUND: bound,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .._core.dtypes import eps
 from .._core.linalg import nan_unless
 from .._core.namespace import is_traced, namespace
-from .refine import ENOUGH, figures, minimum_norm, refined, refined_times
+from .refine import ENOUGH, figures, minimum_norm, refined, refined_times, unrefined
 from .results import LstsqMethod, Stat
 from .sources import Dense, Source
 from .starts import (
@@ -47,14 +47,16 @@ class Solution(NamedTuple):
 def solved(source: Source, start: Start, request: Request, method: LstsqMethod) -> Solution:
     """Refine ``start`` as its method asks for."""
     xp = namespace(start.x)
-    if method == LstsqMethod.SKETCH:
+    least = GRAM_RCOND * eps(start.x) ** 0.5 if method == LstsqMethod.GRAM else 0.0
+    whole = start.rcond > least
+    if method == LstsqMethod.GRAM and not is_traced(whole) and not bool(xp.any(whole)):
+        found = unrefined(start)
+    elif method == LstsqMethod.SKETCH:
         found = refined_times(source, start, request, 0)
     elif is_traced(start.x):
         found = refined_times(source, start, request, TRACED_STEPS[method])
     else:
         found = refined(source, start, request)
-    least = GRAM_RCOND * eps(start.x) ** 0.5 if method == LstsqMethod.GRAM else 0.0
-    whole = start.rcond > least
     accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1) & whole
     x = minimum_norm(found.x, start.null)
     if method == LstsqMethod.GRAM:
