@@ -19,7 +19,7 @@ NNZ = 8
 # Rows of that sketch for each column, and for problems with more than so many rows for each column.
 ROWS, MANY_ROWS, TALL = 2, 4, 64
 # Reciprocal condition number of what a sketch has whitened; below, the sketch has lost a direction.
-WHITE_RCOND = 0.02
+WHITE_RCOND = 1e-4
 
 
 class Request(NamedTuple):
