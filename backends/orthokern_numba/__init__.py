@@ -223,3 +223,25 @@ def _damped_norms(f: Any, shift: Any, v: Any) -> Any:
     from .whitening import damped_norms
 
     return damped_norms(f, shift, v)
+
+
+@backend.implements("scattered_rows")
+def _scattered_rows(
+    a: Any, *, rows: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import scattered_rows
+
+    return scattered_rows(
+        a, rows=rows, nnz=nnz, seed=seed, start=start, stream=stream, group=group
+    )
+
+
+@backend.implements("gathered_rows")
+def _gathered_rows(
+    y: Any, *, stop: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import gathered_rows
+
+    return gathered_rows(
+        y, stop=stop, nnz=nnz, seed=seed, start=start, stream=stream, group=group
+    )

@@ -71,4 +71,17 @@ def per_columns(function: Callable[..., Any], a: Any, count: int) -> Any:
 
 def _mapped(function: Callable[..., Any], a: Any, count: int, **options: Any) -> Any:
     chunks = (*a.chunks[:-2], (count,), a.chunks[-1])
-    return a.map_blocks(function, chunks=chunks, dtype=a.dtype, meta=a._meta, **options)
+    return a.map_blocks(function, chunks=chunks, dtype=a.dtype, **options)
+
+
+def ranked(order: Any, y: Any) -> Any:
+    """The transpose of taking the rows ``order[:s]``: rows of ``y`` (..., s, d) put there, zeros elsewhere.
+
+    ``order`` (n,) holds every number from 0 to n - 1 once; by a gather, because no number repeats.
+    """
+    xp = namespace(y)
+    s = y.shape[-2]
+    rank = xp.argsort(order)
+    zero = xp.zeros_like(y[..., :1, :])
+    last = xp.full_like(rank, s)
+    return xp.take(xp.concat([y, zero], axis=-2), xp.minimum(rank, last), axis=-2)

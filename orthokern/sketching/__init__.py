@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from .embedding import sketch_distortion, suggest_sketch_size
+from .hadamard import fwht
+from .kronecker import kronecker_srht, tensor_sketch
 from .lstsq import lstsq
-from .operators import SketchOperator, countsketch, sjlt
+from .operators import (
+    SketchOperator,
+    countsketch,
+    gaussian_sketch,
+    rademacher_sketch,
+    sjlt,
+    srht,
+    uniform_row_sketch,
+)
 from .results import LstsqInfo, LstsqMethod, LstsqResult, LstsqStatus
 
 __all__ = [
@@ -13,6 +24,15 @@ __all__ = [
     "LstsqStatus",
     "SketchOperator",
     "countsketch",
+    "fwht",
+    "gaussian_sketch",
+    "kronecker_srht",
     "lstsq",
+    "rademacher_sketch",
     "sjlt",
+    "sketch_distortion",
+    "srht",
+    "suggest_sketch_size",
+    "tensor_sketch",
+    "uniform_row_sketch",
 ]

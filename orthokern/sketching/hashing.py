@@ -16,7 +16,7 @@ SPARSE, TENSOR = 1, 6
 def hashed(
     start: int, stop: int, like: Any, *, block: int, nnz: int, seed: int, stream: int, group: int
 ) -> list[tuple[Any, Any]]:
-    """For each of ``nnz`` blocks of targets: target (inside the block) and sign bit (1 is +) of the rows from ``start``.
+    """Target inside the block, and sign bit (1 is +), of the rows ``start`` to ``stop``, for each of ``nnz`` blocks.
 
     Column i of the sketch takes word ``k % 4`` of counter i in lane-group ``group + k // 4`` for its block k: bit 0
     is the sign, the other 31 choose the target by multiply-high.

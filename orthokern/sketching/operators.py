@@ -1,4 +1,4 @@
-"""Sketch operators: random matrices S (s, n) with E[S^T S] = I that hold no arrays and are applied without being formed."""
+"""Sketch operators: random matrices S (s, n) with E[S^T S] = I, applied without being formed or stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .._core.dtypes import compute_precision
 from .._core.errors import OptionError, ShapeError, UnsupportedError
 from .._core.namespace import is_lazy, namespace
 from .._core.segments import block_sum, per_columns
-from .hashing import gathered_rows, hashed, scattered_rows
+from .dense import dense_adjoint, dense_product
+from .hadamard import mixed_rows, unmixed_rows
+from .hashing import SPARSE, gathered_rows, hashed, scattered_rows
+from .sampling import chosen_rows, placed_rows, sample
 
 Rows = tuple[int, int]
 
@@ -179,17 +182,115 @@ class HashSketch(SketchOperator):
     def to_sparse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row indices, column indices and values of the ``nnz`` n entries, column by column."""
         (s, n), z = self.shape, self.nnz
-        places = hashed(0, n, np.empty(0), block=s // z, nnz=z, seed=self.seed, stream=1, group=0)
+        places = hashed(
+            0, n, np.empty(0), block=s // z, nnz=z, seed=self.seed, stream=SPARSE, group=0
+        )
         targets = np.stack([target + k * (s // z) for k, (target, _) in enumerate(places)], axis=-1)
         bits = np.stack([bit for _, bit in places], axis=-1)
         columns = np.repeat(np.arange(n), z)
         return targets.ravel(), columns, (2.0 * bits.ravel() - 1) * z**-0.5
 
 
-def _sizes(s: Any, n: Any, seed: Any, kernel: str) -> tuple[int, int, int]:
-    s = check.count(s, kernel=kernel, name="s")
+@dataclass(frozen=True)
+class DenseSketch(SketchOperator):
+    """Independent entries: normal numbers, or signs, over ``sqrt(s)``."""
+
+    law: str
+
+    @property
+    def kind(self) -> str:
+        """``gaussian_sketch`` or ``rademacher_sketch``."""
+        return self.law
+
+    def _apply(self, a: Any, start: int) -> Any:
+        return dense_product(self.kind, self.shape, self.seed, a, start)
+
+    def _adjoint(self, y: Any, start: int, stop: int) -> Any:
+        return dense_adjoint(self.kind, self.shape, self.seed, y, start, stop)
+
+
+@dataclass(frozen=True)
+class RowSketch(SketchOperator):
+    """``s`` different rows chosen at random, times ``sqrt(n / s)``."""
+
+    @property
+    def kind(self) -> str:
+        """``uniform_row_sketch``."""
+        return "uniform_row_sketch"
+
+    def _apply(self, a: Any, start: int) -> Any:
+        return chosen_rows(a, self.shape, self.seed, start)
+
+    def _adjoint(self, y: Any, start: int, stop: int) -> Any:
+        return placed_rows(y, self.shape, self.seed)[..., start:stop, :]
+
+    def to_sparse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row indices, column indices and values: one entry for each row."""
+        s, n = self.shape
+        columns = sample(n, np.empty(0), self.seed)[:s]
+        return np.arange(s), columns, np.full(s, (n / s) ** 0.5)
+
+
+@dataclass(frozen=True)
+class HadamardSketch(SketchOperator):
+    """Random rows of the Walsh-Hadamard transform, behind random signs and a random order of the rows."""
+
+    permute: bool
+    splits = False
+
+    @property
+    def kind(self) -> str:
+        """``srht``."""
+        return "srht"
+
+    def _apply(self, a: Any, start: int) -> Any:
+        return mixed_rows(a, rows=self.shape[0], seed=self.seed, permute=self.permute)
+
+    def _adjoint(self, y: Any, start: int, stop: int) -> Any:
+        return unmixed_rows(y, n=self.shape[1], seed=self.seed, permute=self.permute)
+
+
+def sizes(s: Any, n: Any, seed: Any, *, kernel: str, sampled: bool = False) -> tuple[int, int, int]:
+    """Checked size, length and seed; ``sampled``: no row can be taken twice."""
     n = check.count(n, kernel=kernel, name="n")
+    s = check.count(s, kernel=kernel, name="s", most=n if sampled else None)
     return s, n, check.count(seed, kernel=kernel, name="seed", least=0, most=2**64 - 1)
+
+
+def gaussian_sketch(s: int, n: int, /, *, seed: int = 0) -> SketchOperator:
+    """Independent normal entries of variance 1/s: the sketch that theory describes exactly, and the slowest.
+
+    flops: 2 s n d, and s n random numbers.  memory: a block of S.
+    """
+    s, n, seed = sizes(s, n, seed, kernel="gaussian_sketch")
+    return DenseSketch((s, n), seed, "gaussian_sketch")
+
+
+def rademacher_sketch(s: int, n: int, /, *, seed: int = 0) -> SketchOperator:
+    """Independent entries ``+-1 / sqrt(s)``: like the Gaussian one, from one random bit an entry.
+
+    flops: 2 s n d.  memory: a block of S.
+    """
+    s, n, seed = sizes(s, n, seed, kernel="rademacher_sketch")
+    return DenseSketch((s, n), seed, "rademacher_sketch")
+
+
+def uniform_row_sketch(s: int, n: int, /, *, seed: int = 0) -> SketchOperator:
+    """``s`` different rows chosen uniformly: keeps only subspaces that no few rows carry.
+
+    flops: s d.  memory: nothing but the result.
+    """
+    s, n, seed = sizes(s, n, seed, kernel="uniform_row_sketch", sampled=True)
+    return RowSketch((s, n), seed)
+
+
+def countsketch(s: int, n: int, /, *, seed: int = 0) -> SketchOperator:
+    """One entry +-1 in each column: the cheapest sketch, and singular on structured subspaces (use ``sjlt``).
+
+    flops: n d additions, one pass over a.  memory: nothing but the result.
+    """
+    s, n, seed = sizes(s, n, seed, kernel="countsketch")
+    return HashSketch((s, n), seed, 1)
 
 
 def sjlt(s: int, n: int, /, *, nnz: int = 8, seed: int = 0) -> SketchOperator:
@@ -198,13 +299,34 @@ def sjlt(s: int, n: int, /, *, nnz: int = 8, seed: int = 0) -> SketchOperator:
     ``s`` is rounded up to a multiple of ``nnz``; ``operator.shape`` says to what.
 
     flops: 2 nnz n d, one pass over a.  memory: nothing but the result.
+
+    References
+    ----------
+    Kane, Nelson, "Sparser Johnson-Lindenstrauss transforms" (J. ACM 61, 2014), the block construction.
+
+    Examples
+    --------
+    >>> import numpy as np, orthokern
+    >>> operator = orthokern.sjlt(16, 1000, seed=7)
+    >>> (operator @ np.ones((1000, 3))).shape
+    (16, 3)
     """
-    s, n, seed = _sizes(s, n, seed, "sjlt")
+    s, n, seed = sizes(s, n, seed, kernel="sjlt")
     nnz = check.count(nnz, kernel="sjlt", name="nnz", most=s)
     return HashSketch((-(-s // nnz) * nnz, n), seed, nnz)
 
 
-def countsketch(s: int, n: int, /, *, seed: int = 0) -> SketchOperator:
-    """One entry +-1 in each column: the cheapest sketch, and singular on structured subspaces (use ``sjlt``)."""
-    s, n, seed = _sizes(s, n, seed, "countsketch")
-    return HashSketch((s, n), seed, 1)
+def srht(s: int, n: int, /, *, permute: bool = True, seed: int = 0) -> SketchOperator:
+    """Subsampled randomized Hadamard transform ``R H D P / sqrt(s)``: dense, at the price of ``log2(n)`` additions.
+
+    P is a random order of the rows, D random signs, H Sylvester's matrix of the next power of two, R takes s
+    different rows. Without ``permute`` it is singular on structured subspaces (see the manual).
+
+    flops: n log2(n) d additions.  memory: one copy of a.
+
+    References
+    ----------
+    Tropp, "Improved analysis of the subsampled randomized Hadamard transform" (Adv. Adapt. Data Anal. 3, 2011).
+    """
+    s, n, seed = sizes(s, n, seed, kernel="srht", sampled=True)
+    return HadamardSketch((s, n), seed, check.flag(permute, kernel="srht", name="permute"))
