@@ -61,7 +61,7 @@ def triangular_whitener(
     p, f = aligned_empty(r.shape, r.dtype), aligned_empty(r.shape, r.dtype)
     rank, rcond = (np.empty(r.shape[:-2], real_dtype(r)) for _ in range(2))
     d = r.shape[-1]
-    floor = max(FLOOR * d * _eps(r), 2 * d**0.5 * cutoff)
+    floor = max(FLOOR * d * _eps(r), 2 * cutoff)
     for index in np.ndindex(*r.shape[:-2]):
         one = r[index] if np.isfinite(r[index]).all() else np.eye(d, dtype=r.dtype)
         upper = np.asfortranarray(np.triu(one))

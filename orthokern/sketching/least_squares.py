@@ -15,8 +15,7 @@ from .._core.scaling import balancing_powers
 from .normal_equations import normal_equations, widened
 from .refine import unscaled_figures
 from .results import LstsqMethod, Stat
-from .solution import Solution, methods_for, of_members
-from .sources import Dense
+from .solution import Solution, methods_for, of_members, sums_in_parts
 from .starts import Request, diagonal
 from .wide import wide_solution
 
@@ -130,7 +129,8 @@ def least_squares(
     balanced, sums = None, None
     # The reference would warn of squares out of range; it looks at the entries first.
     if methods[0] == LstsqMethod.GRAM and normal_equations.is_served(a) and not traced:
-        sums = Dense(a, b).normal_equations()
+        sums = sums_in_parts(a, b)
+        methods = methods if sums is not None or len(methods) == 1 else methods[1:]
     if sums is None or not _is_in_range(sums):
         balanced, sums = scaled(a, b, by_column=equilibrate), None
         a, b = balanced.a, balanced.b

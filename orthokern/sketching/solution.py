@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .._core.dtypes import eps
 from .._core.linalg import nan_unless
 from .._core.namespace import is_traced, namespace
+from .normal_equations import normal_equations
 from .refine import ENOUGH, figures, minimum_norm, refined, refined_times, unrefined
 from .results import LstsqMethod, Stat
 from .sources import Dense, Source
@@ -25,6 +26,8 @@ from .starts import (
 GRAM_RCOND = 0.67
 # Refinements where no value can be looked at.
 TRACED_STEPS = {LstsqMethod.GRAM: 2, LstsqMethod.PGRAM: 3, LstsqMethod.QR: 2, LstsqMethod.SVD: 2}
+# From so many columns, and rows for each, the first of so many parts of the rows is looked at alone.
+PROBED_COLUMNS, PROBED_ROWS, PARTS = 128, 32, 8
 # "auto" tries the Gram matrix from this many rows for each column on, the whitened one from that many.
 GRAM_ROWS, PGRAM_ROWS = 2, 8
 STARTS: dict[LstsqMethod, Callable[[Source, Request], Start]] = {
@@ -47,7 +50,7 @@ class Solution(NamedTuple):
 def solved(source: Source, start: Start, request: Request, method: LstsqMethod) -> Solution:
     """Refine ``start`` as its method asks for."""
     xp = namespace(start.x)
-    least = GRAM_RCOND * eps(start.x) ** 0.5 if method == LstsqMethod.GRAM else 0.0
+    least = _least_rcond(start.x) if method == LstsqMethod.GRAM else 0.0
     whole = start.rcond > least
     if method == LstsqMethod.GRAM and not is_traced(whole) and not bool(xp.any(whole)):
         found = unrefined(start)
@@ -102,6 +105,26 @@ def by_method(source: Source, request: Request, method: LstsqMethod, sums: Any =
     else:
         start = STARTS[method](source, request)
     return solved(source, start, request, method)
+
+
+def sums_in_parts(a: Any, b: Any) -> tuple[Any, Any, Any] | None:
+    """The normal equations; None where those of the first rows say already that the Gram matrix will not do.
+
+    With few columns, or not many rows, they are summed at once.
+    """
+    n, d = a.shape[-2:]
+    if a.ndim > 2 or d < PROBED_COLUMNS or n < PROBED_ROWS * d:
+        return normal_equations(a, b)  # type: ignore[no-any-return]
+    m = n // PARTS
+    head = normal_equations(a[:m, :], b[:m, :])
+    if not bool(start_of_sums(*head, None).rcond > _least_rcond(head[0]) / 10):
+        return None
+    rest = normal_equations(a[m:, :], b[m:, :])
+    return tuple(one + other for one, other in zip(head, rest, strict=True))  # type: ignore[return-value]
+
+
+def _least_rcond(like: Any) -> float:
+    return GRAM_RCOND * eps(like) ** 0.5
 
 
 def of_members(a: Any, b: Any, request: Request, methods: list[LstsqMethod], sums: Any) -> Solution:
