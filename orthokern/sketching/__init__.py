@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .certificate import SketchedInfo, SketchedResult, sketched_lstsq
 from .embedding import sketch_distortion, suggest_sketch_size
 from .hadamard import fwht
 from .kronecker import kronecker_srht, tensor_sketch
@@ -16,6 +17,7 @@ from .operators import (
     uniform_row_sketch,
 )
 from .results import LstsqInfo, LstsqMethod, LstsqResult, LstsqStatus
+from .streaming import StreamingSketch, lstsq_stream
 
 __all__ = [
     "LstsqInfo",
@@ -23,14 +25,19 @@ __all__ = [
     "LstsqResult",
     "LstsqStatus",
     "SketchOperator",
+    "SketchedInfo",
+    "SketchedResult",
+    "StreamingSketch",
     "countsketch",
     "fwht",
     "gaussian_sketch",
     "kronecker_srht",
     "lstsq",
+    "lstsq_stream",
     "rademacher_sketch",
     "sjlt",
     "sketch_distortion",
+    "sketched_lstsq",
     "srht",
     "suggest_sketch_size",
     "tensor_sketch",

@@ -55,7 +55,7 @@ def _sizes(x: Any) -> Any:
     return xp.maximum(xp.abs(xp.real(x)), xp.abs(xp.imag(x))) if is_complex(x) else xp.abs(x)
 
 
-def _is_in_range(sums: tuple[Any, Any, Any]) -> bool:
+def is_in_range(sums: tuple[Any, Any, Any]) -> bool:
     """Whether no square has left the range of its dtype; zeros may be squares that have."""
     g, _, squares_of_b = sums
     xp = namespace(g)
@@ -131,10 +131,11 @@ def least_squares(
     if methods[0] == LstsqMethod.GRAM and normal_equations.is_served(a) and not traced:
         sums = sums_in_parts(a, b)
         methods = methods if sums is not None or len(methods) == 1 else methods[1:]
-    if sums is None or not _is_in_range(sums):
+    if sums is None or not is_in_range(sums):
         balanced, sums = scaled(a, b, by_column=equilibrate), None
         a, b = balanced.a, balanced.b
-    request = request._replace(ridge=_ridge(a, damp, balanced))
+    columns = None if balanced is None else widened(balanced.columns)
+    request = request._replace(ridge=_ridge(a, damp, columns), columns=columns)
     return restored(of_members(a, b, request, methods, sums), balanced, a)
 
 
@@ -143,11 +144,12 @@ def _tolerance(a: Any) -> float:
     return max(eps(widened(a[..., :0, :0])), eps(a) * 1e-3)
 
 
-def _ridge(a: Any, damp: float, balanced: Scaled | None) -> Any:
+def _ridge(a: Any, damp: float, columns: Any) -> Any:
     if not damp:
         return None
-    like = widened(namespace(a).real(a[..., 0, :]) if is_complex(a) else a[..., 0, :])
-    columns = namespace(a).ones_like(like) if balanced is None else widened(balanced.columns)
+    if columns is None:
+        row = a[..., 0, :]
+        columns = namespace(a).ones_like(widened(namespace(a).real(row) if is_complex(a) else row))
     return (damp * columns) ** 2
 
 

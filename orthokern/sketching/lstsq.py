@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel
-from .._core.dtypes import compute_precision, dtype_name, real_dtype
-from .._core.errors import DTypeError, OptionError, ShapeError
-from .._core.namespace import device, namespace, same_library
-from .._core.results import warn_unconverged
+from .._core.dtypes import compute_precision, dtype_name, eps, real_dtype
+from .._core.errors import DTypeError, OptionError, ShapeError, UnsupportedError
+from .._core.namespace import device, is_lazy, namespace, same_library
 from .._core.typing import ArrayT
+from .blockwise import solved_source
 from .least_squares import least_squares
-from .results import LstsqInfo, LstsqResult, LstsqStatus, Stat
+from .packing import figures_of_nothing, packed
+from .results import LstsqResult
+from .sources import Lazy, Sparse
 
 METHODS = ("auto", "gram", "pgram", "qr", "svd", "sketch")
 # Methods for matrices with no more columns than rows.
@@ -108,8 +112,6 @@ def lstsq(
     ([3.5, 1.4], 4.2, 2)
     """
     given: Any = a
-    check.matrix(given, kernel="lstsq", name="a")
-    columns = _right_hand_sides(given, b)
     options = {
         "method": check.choice(method, METHODS, kernel="lstsq", name="method"),
         "rcond": _at_least_zero(rcond, "rcond"),
@@ -120,6 +122,10 @@ def lstsq(
         "sketch_rows": _rows(sketch_size, given),
         "seed": check.count(seed, kernel="lstsq", name="seed", least=0, most=2**64 - 1),
     }
+    if hasattr(given, "tocsr"):
+        return _of_sparse(given, b, options, weights)
+    check.matrix(given, kernel="lstsq", name="a")
+    columns = right_hand_sides(given, b)
     if check.flag(check_finite, kernel="lstsq", name="check_finite"):
         check.finite_values(given, kernel="lstsq", name="a")
         check.finite_values(b, kernel="lstsq", name="b")
@@ -127,7 +133,73 @@ def lstsq(
     left, right = _broadcast(compute_precision(given), compute_precision(columns))
     if weights is not None:
         left, right = _weighted(left, right, weights)
-    return _result(left, right, options, given, b)
+    vector = b.ndim == given.ndim - 1
+    if is_lazy(left):
+        return _of_lazy(left, right, given, options, vector)
+    x, stats = _of_arrays(left, right, options)
+    x = namespace(x).astype(x, given.dtype, copy=False)
+    values = None
+    if method == "svd":
+        values = _singular_values(left)
+    return packed(x, stats, left, kernel="lstsq", vector=vector, values=values)
+
+
+def _of_arrays(a: Any, b: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """``(x, stats)``, also where there is nothing to solve."""
+    xp = namespace(a)
+    k = b.shape[-1]
+    if 0 in a.shape:
+        x = xp.zeros((*a.shape[:-2], a.shape[-1], k), dtype=a.dtype, device=device(a))
+        return x, figures_of_nothing(b)
+    if k == 0:
+        b = xp.zeros((*b.shape[:-1], 1), dtype=b.dtype, device=device(b))
+    x, _, stats = least_squares(a, b, **options)
+    return x[..., :k], constant(stats)
+
+
+def _singular_values(a: Any) -> Any:
+    xp = namespace(a)
+    if 0 in a.shape:
+        shape = (*a.shape[:-2], min(a.shape[-2:]))
+        return xp.zeros(shape, dtype=real_dtype(a), device=device(a))
+    return xp.linalg.svdvals(a)
+
+
+def _of_lazy(a: Any, b: Any, given: Any, options: dict[str, Any], vector: bool) -> LstsqResult[Any]:
+    """Sums where the blocks of rows are; the solution is a lazy array of one block."""
+    if a.ndim > 2 or 0 in a.shape or 0 in b.shape:
+        message = (
+            f"lstsq: expected a single matrix with entries of a lazy array, got shape {tuple(given.shape)}; map the "
+            "kernel over the blocks"
+        )
+        raise UnsupportedError(message)
+    x, stats = solved_source(Lazy(a, b), tolerance=eps(a), **options)
+    xp = namespace(a)
+    x, stats = (xp.asarray(v) for v in (x, stats))
+    return packed(xp.astype(x, given.dtype), stats, a, kernel="lstsq", vector=vector)
+
+
+def _of_sparse(a: Any, b: Any, options: dict[str, Any], weights: Any) -> LstsqResult[Any]:
+    """A sparse matrix of SciPy: the solvers that need sums alone, and a dense copy where rows are few."""
+    if weights is not None:
+        message = "lstsq: expected no weights beside a sparse matrix; multiply the rows by their roots"
+        raise UnsupportedError(message)
+    check.array(b, kernel="lstsq", name="b")
+    shape = tuple(a.shape)
+    if a.dtype.kind not in "fc" or b.dtype != a.dtype or b.shape[:1] != shape[:1] or b.ndim > 2:
+        message = (
+            f"lstsq: expected b of shape ({shape[0]},) or ({shape[0]}, k) and of the floating dtype of the sparse a, "
+            f"got {b.dtype} {tuple(b.shape)} and {a.dtype} {shape}"
+        )
+        raise ShapeError(message)
+    wide = np.result_type(a.dtype, np.float64)
+    columns = np.asarray(b if b.ndim == 2 else b[:, None], dtype=wide)
+    tolerance = float(np.finfo(a.dtype).eps)
+    if 0 in shape or columns.shape[1] == 0:
+        x, stats = _of_arrays(a.astype(wide).toarray(), columns, options)
+    else:
+        x, stats = solved_source(Sparse(a.astype(wide), columns), tolerance=tolerance, **options)
+    return packed(x.astype(b.dtype), stats, b, kernel="lstsq", vector=b.ndim == 1)
 
 
 def _at_least_zero(value: float | None, name: str) -> float | None:
@@ -150,7 +222,7 @@ def _refuse_wide(a: Any, method: str, damp: float) -> None:
         raise OptionError(message)
 
 
-def _right_hand_sides(a: Any, b: Any) -> Any:
+def right_hand_sides(a: Any, b: Any) -> Any:
     """``b`` as (..., n, k), of the library and dtype of ``a``."""
     check.floating(b, kernel="lstsq", name="b")
     same_library(a, b)
@@ -198,69 +270,3 @@ def _weighted(a: Any, b: Any, weights: Any) -> tuple[Any, Any]:
     root = xp.sqrt(xp.where(positive, weights, xp.ones_like(weights)))
     root = xp.astype(xp.where(positive, root, xp.zeros_like(root)), real_dtype(a), copy=False)
     return a * root[..., :, None], b * root[..., :, None]
-
-
-def _result(a: Any, b: Any, options: Any, given: Any, given_b: Any) -> LstsqResult[Any]:
-    xp = namespace(a)
-    k = b.shape[-1]
-    if 0 in a.shape or 0 in b.shape[:-1]:
-        x = xp.zeros((*a.shape[:-2], a.shape[-1], k), dtype=given.dtype, device=device(given))
-        return _packed(x, _figures_of_nothing(b), given_b, a, options)
-    if k == 0:
-        b = xp.zeros((*b.shape[:-1], 1), dtype=b.dtype, device=device(b))
-    x, _, stats = least_squares(a, b, **options)
-    if k == 0:
-        x = x[..., :0]
-    x = xp.astype(x, given.dtype, copy=False)
-    return _packed(x, constant(stats), given_b, a, options)
-
-
-def _figures_of_nothing(b: Any) -> Any:
-    xp = namespace(b)
-    zeros = xp.sum(xp.abs(b) ** 2, axis=-2)
-    columns = [zeros if stat == Stat.RESIDUAL else xp.zeros_like(zeros) for stat in Stat]
-    columns[list(Stat).index(Stat.RESIDUAL)] = xp.sqrt(zeros)
-    return xp.stack(columns, axis=-1)
-
-
-def _packed(x: Any, stats: Any, b: Any, a: Any, options: Any) -> LstsqResult[Any]:
-    xp = namespace(a)
-    figures = xp.astype(stats, real_dtype(a), copy=False)
-    k = x.shape[-1]
-    vector = b.ndim == x.ndim - 1
-
-    def of_columns(stat: Stat) -> Any:
-        found = figures[..., :k, int(stat)]
-        return found[..., 0] if vector else found
-
-    def of_matrix(stat: Stat) -> Any:
-        return figures[..., 0, int(stat)] if figures.shape[-2] else xp.zeros(x.shape[:-2])
-
-    def codes(stat: Stat) -> Any:
-        return xp.astype(of_matrix(stat), xp.int32)
-
-    norm, error = of_columns(Stat.RESIDUAL), of_columns(Stat.BACKWARD_ERROR)
-    status = figures[..., int(Stat.STATUS)]
-    good = (status == LstsqStatus.CONVERGED)[..., :k]
-    if options["method"] != "sketch":
-        finite = (status != LstsqStatus.NOT_FINITE)[..., :k]
-        hint = "pass method='auto' or 'qr'"
-        warn_unconverged("lstsq", good, finite, figures[..., :k, int(Stat.BACKWARD_ERROR)], hint=hint)
-    info = LstsqInfo(
-        iterations=codes(Stat.ITERATIONS),
-        residual=norm,
-        converged=good[..., 0] if vector else good,
-        method=codes(Stat.METHOD),
-        status=xp.astype(of_columns(Stat.STATUS), xp.int32),
-        backward_error=error,
-        cond_estimate=of_matrix(Stat.CONDITION),
-        passes=codes(Stat.PASSES),
-        sketch_rows=codes(Stat.SKETCH_ROWS),
-        error_bound=of_columns(Stat.ERROR_BOUND),
-    )
-    values = None
-    if options["method"] == "svd":
-        values = xp.linalg.svdvals(a) if 0 not in a.shape else xp.zeros((*a.shape[:-2], 0))
-    return LstsqResult(
-        x[..., 0] if vector else x, norm * norm, codes(Stat.RANK), values, info
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .._core.dtypes import is_complex
 from .._core.linalg import adjoint
 from .._core.namespace import namespace
 from .normal_equations import squares
@@ -56,7 +57,7 @@ def refined(source: Source, start: Start, request: Request) -> Refined:
     xp = namespace(start.x)
     x = best = _step(source, start, request, start.x)
     lowest = xp.full_like(start.squares_of_b, float("inf"))
-    squared, settled = lowest, lowest < 0
+    squared, settled = lowest, (lowest < 0) | ~(start.rcond > 0)[..., None]
     for steps in range(1, request.max_refine + 1):
         gradient, error, total = _measured(source, start, request, x)
         better = (error < lowest) & ~settled
@@ -92,17 +93,34 @@ def unrefined(start: Start) -> Refined:
     return Refined(start.x, unknown, unknown, 0)
 
 
-def minimum_norm(x: Any, null: Any) -> Any:
-    """``x`` without its part in the space that ``null`` spans; None spans nothing."""
-    if null is None:
+def minimum_norm(x: Any, start: Start, columns: Any) -> Any:
+    """``x`` without its part in the null space, in coordinates that ``columns`` multiply; None multiplies nothing."""
+    if start.null is None:
         return x
+    factor = 1.0 if columns is None else columns[..., :, None]
+    whole = x * factor
     for _ in range(2):
-        x = x - null @ (adjoint(null) @ x)
-    return x
+        whole = whole - start.null @ (adjoint(start.null) @ whole)
+    return whole / factor
 
 
 # Backward errors up to so many times the tolerance are taken.
 ENOUGH = 4.0
+
+
+def one_pass(g: Any, c: Any, start: Start, ridge: Any) -> Refined:
+    """``start`` judged by the normal equations alone: the residual is a difference of large numbers."""
+    xp = namespace(g)
+    x = start.x
+    product = g @ x
+    gradient = c - product if ridge is None else c - product - ridge[..., :, None] * x
+    cross = xp.sum(xp.real(xp.conj(x) * (product - 2 * c)), axis=-2) if is_complex(x) else xp.sum(
+        x * (product - 2 * c), axis=-2
+    )
+    total = start.squares_of_b + cross
+    total = xp.where(total > 0, total, xp.zeros_like(total))
+    error, total = backward_error(start, ridge, x, gradient, total)
+    return Refined(x, error, xp.sqrt(total), 0)
 
 
 def figures(start: Start, found: Refined, request: Request, method: LstsqMethod) -> Any:

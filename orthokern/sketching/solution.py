@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .._core.dtypes import eps
 from .._core.linalg import nan_unless
 from .._core.namespace import is_traced, namespace
@@ -50,7 +52,7 @@ class Solution(NamedTuple):
 def solved(source: Source, start: Start, request: Request, method: LstsqMethod) -> Solution:
     """Refine ``start`` as its method asks for."""
     xp = namespace(start.x)
-    least = _least_rcond(start.x) if method == LstsqMethod.GRAM else 0.0
+    least = least_rcond(start.x) if method == LstsqMethod.GRAM else 0.0
     whole = start.rcond > least
     if method == LstsqMethod.GRAM and not is_traced(whole) and not bool(xp.any(whole)):
         found = unrefined(start)
@@ -61,7 +63,7 @@ def solved(source: Source, start: Start, request: Request, method: LstsqMethod) 
     else:
         found = refined(source, start, request)
     accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1) & whole
-    x = minimum_norm(found.x, start.null)
+    x = minimum_norm(found.x, start, request.columns)
     if method == LstsqMethod.GRAM:
         # Nothing was factorized where the Gram matrix is not definite.
         x = nan_unless((start.rcond > 0)[..., None, None], x)
@@ -117,13 +119,13 @@ def sums_in_parts(a: Any, b: Any) -> tuple[Any, Any, Any] | None:
         return normal_equations(a, b)  # type: ignore[no-any-return]
     m = n // PARTS
     head = normal_equations(a[:m, :], b[:m, :])
-    if not bool(start_of_sums(*head, None).rcond > _least_rcond(head[0]) / 10):
+    if not bool(start_of_sums(*head, None).rcond > least_rcond(head[0]) / 10):
         return None
     rest = normal_equations(a[m:, :], b[m:, :])
     return tuple(one + other for one, other in zip(head, rest, strict=True))  # type: ignore[return-value]
 
 
-def _least_rcond(like: Any) -> float:
+def least_rcond(like: Any) -> float:
     return GRAM_RCOND * eps(like) ** 0.5
 
 
@@ -137,16 +139,16 @@ def of_members(a: Any, b: Any, request: Request, methods: list[LstsqMethod], sum
         rest = first_of(Dense(a, b), request, methods[1:])
         return rest if bool(rest.accepted) or _worst(rest) < _worst(found) else found
     batch = a.shape[:-2]
-    flat = [xp.reshape(v, (-1, *v.shape[len(batch) :])) for v in (a, b, *found)]
-    ridges = request.ridge
-    if ridges is not None:
-        ridges = xp.reshape(xp.broadcast_to(ridges, (*batch, a.shape[-1])), (-1, a.shape[-1]))
     members = []
-    for i in range(flat[0].shape[0]):
-        member = Solution(*(v[i, ...] for v in flat[2:]))
+    for index in np.ndindex(*batch):
+        member = Solution(*(v[(*index, ...)] for v in found))
         if not bool(member.accepted):
-            own = request if ridges is None else request._replace(ridge=ridges[i, :])
-            member = of_members(flat[0][i, ...], flat[1][i, ...], own, methods, None)
+            own = request._replace(ridge=_of(request.ridge, index), columns=_of(request.columns, index))
+            member = of_members(a[(*index, ...)], b[(*index, ...)], own, methods, None)
         members.append(member)
     parts = [xp.stack(part) for part in zip(*members, strict=True)]
     return Solution(*(xp.reshape(v, (*batch, *v.shape[1:])) for v in parts))
+
+
+def _of(rows: Any, index: tuple[int, ...]) -> Any:
+    return None if rows is None else rows[(*index, ...)]

@@ -26,7 +26,7 @@ class Request(NamedTuple):
     """What is asked of a solver.
 
     ``ridge`` (..., d), or None, is added to the diagonal of the Gram matrix; ``rcond`` decides on ranks, ``tol`` is the
-    backward error to reach.
+    backward error to reach. ``columns`` (..., d), or None, are powers of two that the columns of A were multiplied by.
     """
 
     ridge: Any
@@ -36,6 +36,7 @@ class Request(NamedTuple):
     equilibrate: bool
     sketch_rows: int | None
     seed: int
+    columns: Any = None
 
 
 class Start(NamedTuple):
@@ -99,9 +100,13 @@ def with_ridge(a: Any, b: Any, ridge: Any) -> tuple[Any, Any]:
     return xp.concat([a, rows], axis=-2), xp.concat([b, below], axis=-2)
 
 
+def unit_scales(a: Any) -> Any:
+    """Norms of the columns of ``a`` (..., n, d); 1 for columns of zeros."""
+    return _norms_or_one(squares(a))
+
+
 def _scales(a: Any, request: Request) -> Any:
-    total = squares(a)
-    return _norms_or_one(total) if request.equilibrate else namespace(a).ones_like(total)
+    return unit_scales(a) if request.equilibrate else namespace(a).ones_like(squares(a))
 
 
 def _cutoff(source: Source, a: Any, request: Request) -> float:
@@ -109,14 +114,20 @@ def _cutoff(source: Source, a: Any, request: Request) -> float:
 
 
 def _started(
-    core: Any, coordinates: Any, scale: Any, squares_of_b: Any, whitener: tuple[Any, Any, Any, Any]
+    core: Any, coordinates: Any, scale: Any, whitener: tuple[Any, Any, Any, Any], request: Request
 ) -> Start:
-    """Of the matrix ``Q core`` with its columns divided by ``scale``; ``coordinates`` are those of B in Q."""
+    """Of the matrix ``Q core`` with its columns divided by ``scale``; ``coordinates`` are those of B in Q.
+
+    The squares of B are still to be filled in.
+    """
     white, f, rank, rcond = whitener
     p = white / scale[..., :, None]
     x = p @ (adjoint(core @ white) @ coordinates)
-    null = None if _is_full(rank, core) else _null_basis(core, scale, rank)
-    return Start(x, p, f, scale, null, rank, rcond, squares_of_b, 1)
+    null = None
+    if not _is_full(rank, core):
+        units = scale if request.columns is None else scale / request.columns
+        null = _null_basis(core, units, rank)
+    return Start(x, p, f, scale, null, rank, rcond, None, 1)
 
 
 def _is_full(rank: Any, core: Any) -> bool:
@@ -146,7 +157,8 @@ def qr_start(source: Source, request: Request) -> Start:
     scale = _scales(a, request)
     q, r = namespace(a).linalg.qr(a / scale[..., None, :])
     whitener = triangular_whitener(r, cutoff=_cutoff(source, a, request))
-    return _started(r, adjoint(q) @ b, scale, squares_of_b, whitener)
+    start = _started(r, adjoint(q) @ b, scale, whitener, request)
+    return start._replace(squares_of_b=squares_of_b)
 
 
 def svd_start(source: Source, request: Request) -> Start:
@@ -157,7 +169,8 @@ def svd_start(source: Source, request: Request) -> Start:
     scale = _scales(a, request)
     u, s, vh = thin_svd(a / scale[..., None, :])
     whitener = truncated(s, vh, _cutoff(source, a, request))
-    return _started(s[..., :, None] * vh, adjoint(u) @ b, scale, squares_of_b, whitener)
+    start = _started(s[..., :, None] * vh, adjoint(u) @ b, scale, whitener, request)
+    return start._replace(squares_of_b=squares_of_b)
 
 
 def sketch_rows(source: Source, request: Request) -> int:
@@ -184,8 +197,8 @@ def start_of_sketch(
     q, r = namespace(sa).linalg.qr(sa / scale[..., None, :])
     cutoff = max(_cutoff(source, sa, request), SKETCH_FLOOR * eps(sa))
     whitener = triangular_whitener(r, cutoff=cutoff)
-    start = _started(r, adjoint(q) @ sb, scale, squares_of_b, whitener)
-    return start._replace(sketch_rows=rows)
+    start = _started(r, adjoint(q) @ sb, scale, whitener, request)
+    return start._replace(squares_of_b=squares_of_b, sketch_rows=rows)
 
 
 def pgram_start(source: Source, request: Request) -> Start:
