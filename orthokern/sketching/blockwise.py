@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._core.dtypes import eps
+from .._core.dtypes import eps, is_complex
 from .._core.namespace import namespace
 from .._core.scaling import balancing_powers
 from .least_squares import is_in_range, least_squares
@@ -36,7 +36,7 @@ def solved_source(
         x, _, stats = least_squares(*source.dense(), **options)
         return x, stats
     tol = max(eps(sums[0]), tolerance * 1e-3) if options["tol"] is None else options["tol"]
-    request = _request(options, tol, columns, sums[0])
+    request = request_of(options, tol, columns, sums[0][0, :])
     found = first_of(source, request, _methods(options["method"], n, d), sums)
     if columns is None:
         return found.x, found.stats
@@ -45,11 +45,13 @@ def solved_source(
     return x, unscaled_figures(found.stats, undo, finite)
 
 
-def _request(options: dict[str, Any], tol: float, columns: Any, g: Any) -> Request:
+def request_of(options: dict[str, Any], tol: float, columns: Any, row: Any) -> Request:
+    """The options as solvers take them; ``row`` (d,) is an array of the kind that they compute with."""
     ridge = None
     if options["damp"]:
-        xp = namespace(g)
-        units = xp.ones_like(xp.real(g[0, :])) if columns is None else columns
+        xp = namespace(row)
+        real = xp.real(row) if is_complex(row) else row
+        units = xp.ones_like(real) if columns is None else columns
         ridge = (options["damp"] * units) ** 2
     names = ("rcond", "max_refine", "equilibrate", "sketch_rows", "seed")
     return Request(ridge=ridge, tol=tol, columns=columns, **{n: options[n] for n in names})

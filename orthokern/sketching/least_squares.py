@@ -13,14 +13,24 @@ from .._core.linalg import adjoint, nan_unless
 from .._core.namespace import is_traced, namespace
 from .._core.scaling import balancing_powers
 from .normal_equations import normal_equations, widened
-from .refine import unscaled_figures
+from .refine import ENOUGH, unscaled_figures
 from .results import LstsqMethod, Stat
-from .solution import Solution, methods_for, of_members, sums_in_parts
+from .solution import (
+    Solution,
+    gram_solution,
+    least_rcond,
+    methods_for,
+    of_members,
+    sums_in_parts,
+)
+from .spir import spir_of_arrays
 from .starts import Request, diagonal
 from .wide import wide_solution
 
 # Part of the exponents' range that squared norms may use.
 RANGE = 0.88
+# Methods and sizes n d of matrices for which a backend may have one compiled call.
+QUICK, SMALL = ("auto", "gram"), 2**17
 
 
 class Scaled(NamedTuple):
@@ -125,6 +135,10 @@ def least_squares(
     if n < d and not damp:
         balanced = scaled(a, b, by_column=False)
         return restored(wide_solution(balanced.a, balanced.b, request, method), balanced, a)
+    if method in QUICK and n >= d and not traced and _is_small(a):
+        quick = gram_solution(a, b, damp=damp, tol=target, max_refine=max_refine)
+        if _is_good(quick[2], target):
+            return namespace(a).astype(quick[0], a.dtype, copy=False), *quick[1:]
     methods = methods_for(method, n, d, traced=traced)
     balanced, sums = None, None
     # The reference would warn of squares out of range; it looks at the entries first.
@@ -136,7 +150,21 @@ def least_squares(
         a, b = balanced.a, balanced.b
     columns = None if balanced is None else widened(balanced.columns)
     request = request._replace(ridge=_ridge(a, damp, columns), columns=columns)
+    if method == "spir":
+        return restored(spir_of_arrays(a, b, request), balanced, a)
     return restored(of_members(a, b, request, methods, sums), balanced, a)
+
+
+def _is_small(a: Any) -> bool:
+    """Whether one call of a backend is the quickest way."""
+    size = a.shape[-2] * a.shape[-1]
+    return size <= SMALL and not is_complex(a) and gram_solution.is_served(a)
+
+
+def _is_good(stats: Any, tol: float) -> bool:
+    xp = namespace(stats)
+    good = stats[..., int(Stat.BACKWARD_ERROR)] <= ENOUGH * tol
+    return bool(xp.all(good & (stats[..., int(Stat.CONDITION)] * least_rcond(stats) < 1)))
 
 
 def _tolerance(a: Any) -> float:

@@ -13,15 +13,16 @@ from .._core.dtypes import compute_precision, dtype_name, eps, real_dtype
 from .._core.errors import DTypeError, OptionError, ShapeError, UnsupportedError
 from .._core.namespace import device, is_lazy, namespace, same_library
 from .._core.typing import ArrayT
-from .blockwise import solved_source
+from .blockwise import request_of, solved_source
 from .least_squares import least_squares
 from .packing import figures_of_nothing, packed
 from .results import LstsqResult
 from .sources import Lazy, Sparse
+from .spir import Operator, spir_of_operator
 
-METHODS = ("auto", "gram", "pgram", "qr", "svd", "sketch")
+METHODS = ("auto", "gram", "pgram", "spir", "qr", "svd", "sketch")
 # Methods for matrices with no more columns than rows.
-TALL_ONLY = frozenset({"pgram", "sketch"})
+TALL_ONLY = frozenset({"pgram", "spir", "sketch"})
 
 
 @kernel()
@@ -122,6 +123,8 @@ def lstsq(
         "sketch_rows": _rows(sketch_size, given),
         "seed": check.count(seed, kernel="lstsq", name="seed", least=0, most=2**64 - 1),
     }
+    if hasattr(given, "rmatvec"):
+        return _of_operator(given, b, options, weights)
     if hasattr(given, "tocsr"):
         return _of_sparse(given, b, options, weights)
     check.matrix(given, kernel="lstsq", name="a")
@@ -179,21 +182,43 @@ def _of_lazy(a: Any, b: Any, given: Any, options: dict[str, Any], vector: bool) 
     return packed(xp.astype(x, given.dtype), stats, a, kernel="lstsq", vector=vector)
 
 
+def _of_operator(a: Any, b: Any, options: dict[str, Any], weights: Any) -> LstsqResult[Any]:
+    """A linear operator: conjugate gradients, preconditioned by a sketch that takes d products."""
+    n, d = a.shape
+    if options["method"] not in ("auto", "spir") or weights is not None or not n >= d >= 1:
+        message = (
+            f"lstsq: expected a linear operator of shape (n, d), n >= d >= 1, method 'auto' or 'spir' and no weights, got "
+            f"shape {(n, d)} and method {options['method']!r}; pass a matrix for anything else"
+        )
+        raise UnsupportedError(message)
+    columns = _of_matrix_alone(a, b)
+    g = np.ones(d)
+    tol = max(eps(columns), float(np.finfo(b.dtype).eps) * 1e-3)
+    request = request_of(options, tol if options["tol"] is None else options["tol"], None, g)
+    found = spir_of_operator(Operator(a, columns), request)
+    return packed(found.x.astype(b.dtype), found.stats, b, kernel="lstsq", vector=b.ndim == 1)
+
+
+def _of_matrix_alone(a: Any, b: Any) -> Any:
+    """``b`` as columns in double precision, for an ``a`` that is no array."""
+    check.array(b, kernel="lstsq", name="b")
+    shape = tuple(a.shape)
+    if a.dtype.kind not in "fc" or b.dtype != a.dtype or b.shape[:1] != shape[:1] or b.ndim > 2:
+        message = (
+            f"lstsq: expected b of shape ({shape[0]},) or ({shape[0]}, k) and of the floating dtype of a, "
+            f"got {b.dtype} {tuple(b.shape)} and {a.dtype} {shape}"
+        )
+        raise ShapeError(message)
+    return np.asarray(b if b.ndim == 2 else b[:, None], dtype=np.result_type(a.dtype, np.float64))
+
+
 def _of_sparse(a: Any, b: Any, options: dict[str, Any], weights: Any) -> LstsqResult[Any]:
     """A sparse matrix of SciPy: the solvers that need sums alone, and a dense copy where rows are few."""
     if weights is not None:
         message = "lstsq: expected no weights beside a sparse matrix; multiply the rows by their roots"
         raise UnsupportedError(message)
-    check.array(b, kernel="lstsq", name="b")
-    shape = tuple(a.shape)
-    if a.dtype.kind not in "fc" or b.dtype != a.dtype or b.shape[:1] != shape[:1] or b.ndim > 2:
-        message = (
-            f"lstsq: expected b of shape ({shape[0]},) or ({shape[0]}, k) and of the floating dtype of the sparse a, "
-            f"got {b.dtype} {tuple(b.shape)} and {a.dtype} {shape}"
-        )
-        raise ShapeError(message)
-    wide = np.result_type(a.dtype, np.float64)
-    columns = np.asarray(b if b.ndim == 2 else b[:, None], dtype=wide)
+    columns, shape = _of_matrix_alone(a, b), tuple(a.shape)
+    wide = columns.dtype
     tolerance = float(np.finfo(a.dtype).eps)
     if 0 in shape or columns.shape[1] == 0:
         x, stats = _of_arrays(a.astype(wide).toarray(), columns, options)

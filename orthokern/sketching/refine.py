@@ -42,7 +42,8 @@ def backward_error(
     return norms * xp.sqrt(theta / (weight * xp.where(size > 0, size, xp.ones_like(size)))), total
 
 
-def _measured(source: Source, start: Start, request: Request, x: Any) -> tuple[Any, Any, Any]:
+def measured(source: Source, start: Start, request: Request, x: Any) -> tuple[Any, Any, Any]:
+    """``(gradient, backward error, squared residual norms)`` at ``x``."""
     gradient, total = source.residual_gradient(x)
     if request.ridge is not None:
         gradient = gradient - request.ridge[..., :, None] * x
@@ -59,7 +60,7 @@ def refined(source: Source, start: Start, request: Request) -> Refined:
     lowest = xp.full_like(start.squares_of_b, float("inf"))
     squared, settled = lowest, (lowest < 0) | ~(start.rcond > 0)[..., None]
     for steps in range(1, request.max_refine + 1):
-        gradient, error, total = _measured(source, start, request, x)
+        gradient, error, total = measured(source, start, request, x)
         better = (error < lowest) & ~settled
         best = xp.where(better[..., None, :], x, best)
         lowest, squared = xp.where(better, error, lowest), xp.where(better, total, squared)
@@ -83,7 +84,7 @@ def refined_times(source: Source, start: Start, request: Request, steps: int) ->
     x = start.x
     for _ in range(steps):
         x = _step(source, start, request, x)
-    _, error, total = _measured(source, start, request, x)
+    _, error, total = measured(source, start, request, x)
     return Refined(x, error, namespace(x).sqrt(total), steps)
 
 
