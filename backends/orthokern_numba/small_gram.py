@@ -7,12 +7,14 @@ import math
 import numba
 import numpy as np
 
-from .library import aligned_empty
-
 # Figures of a right-hand side, in the order of the op.
-ERROR, RESIDUAL, STEPS, METHOD, STATUS, RANK, CONDITION, PASSES, SKETCH, BOUND = range(10)
+ERROR, RESIDUAL, SQUARES, CONDITION, BOUND, STEPS, METHOD, STATUS, RANK, PASSES, SKETCH = range(11)
 # Codes of the op: solved by the Gram matrix; not backward stable. Errors of so many times the tolerance are good.
 GRAM, UNSTABLE, ENOUGH = 1.0, 1.0, 4.0
+# The largest condition number of a factor that a Gram matrix can hold.
+MOST_CONDITION = 1e8
+# Squared norms that are neither zero nor out of range.
+LIMITS = (2.0**-900, 2.0**900)
 
 
 @numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -153,7 +155,7 @@ def _refine(
             return
         error = _damped_norm(damped, w) * math.sqrt(theta / (weight * d))
         if error < figures[ERROR]:
-            figures[ERROR], figures[RESIDUAL] = error, math.sqrt(total)
+            figures[ERROR], figures[RESIDUAL], figures[SQUARES] = error, math.sqrt(total), total
             worst = figures[CONDITION] * math.sqrt(d)
             share = math.sqrt(total / (d * length)) if length > 0.0 else 0.0
             figures[BOUND] = error * worst * (1.0 + worst * share)
@@ -203,7 +205,8 @@ def _solve(
         row = figures[column]
         row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, d, 0.0, 1.0 / rcond
         _refine(a, b[column], c, ridge, tol, most, g, scale, p, x[column], row)
-        row[STATUS] = 0.0 if row[ERROR] <= ENOUGH * tol else UNSTABLE
+        good = row[ERROR] <= ENOUGH * tol and row[CONDITION] < MOST_CONDITION
+        row[STATUS] = 0.0 if good else UNSTABLE
         row[PASSES] = row[STEPS] + 2
     return True
 
@@ -235,14 +238,11 @@ def gram_solution(
     *batch, n, d = a.shape
     k = b.shape[-1]
     rows = np.ascontiguousarray(a, dtype=np.float64).reshape(-1, n, d)
-    columns = np.ascontiguousarray(np.swapaxes(b, -1, -2), dtype=np.float64).reshape(-1, k, n)
-    x = np.zeros((len(rows), k, d))
-    p = aligned_empty((len(rows), d, d), rows.dtype)
-    figures = np.empty((len(rows), k, BOUND + 1))
-    high = 2.0**900
-    _solve_all(rows, columns, damp**2, tol, max_refine, (1 / high, high), x, p, figures)
-    return (
-        np.swapaxes(x, -1, -2).reshape(*batch, d, k),
-        p.reshape(*batch, d, d),
-        figures.reshape(*batch, k, BOUND + 1),
-    )
+    right = b if k == 1 else np.swapaxes(b, -1, -2)
+    columns = np.ascontiguousarray(right, dtype=np.float64).reshape(-1, k, n)
+    x, p = np.zeros((len(rows), k, d)), np.empty((len(rows), d, d))
+    figures = np.empty((len(rows), k, SKETCH + 1))
+    _solve_all(rows, columns, damp**2, tol, max_refine, LIMITS, x, p, figures)
+    found = x if k == 1 else np.swapaxes(x, -1, -2)
+    shape = figures.shape[1:]
+    return found.reshape(*batch, d, k), p.reshape(*batch, d, d), figures.reshape(*batch, *shape)

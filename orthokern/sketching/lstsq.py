@@ -9,7 +9,7 @@ import numpy as np
 from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel
-from .._core.dtypes import compute_precision, dtype_name, eps, real_dtype
+from .._core.dtypes import compute_precision, dtype_name, eps, is_low_precision, real_dtype
 from .._core.errors import DTypeError, OptionError, ShapeError, UnsupportedError
 from .._core.namespace import device, is_lazy, namespace, same_library
 from .._core.typing import ArrayT
@@ -133,14 +133,17 @@ def lstsq(
         check.finite_values(given, kernel="lstsq", name="a")
         check.finite_values(b, kernel="lstsq", name="b")
     _refuse_wide(given, method, damp)
-    left, right = _broadcast(compute_precision(given), compute_precision(columns))
+    left, right = _broadcast(given, columns)
+    if is_low_precision(given):
+        left, right = compute_precision(left), compute_precision(right)
     if weights is not None:
         left, right = _weighted(left, right, weights)
     vector = b.ndim == given.ndim - 1
     if is_lazy(left):
         return _of_lazy(left, right, given, options, vector)
     x, stats = _of_arrays(left, right, options)
-    x = namespace(x).astype(x, given.dtype, copy=False)
+    if x.dtype != given.dtype:
+        x = namespace(x).astype(x, given.dtype)
     values = None
     if method == "svd":
         values = _singular_values(left)
@@ -249,9 +252,10 @@ def _refuse_wide(a: Any, method: str, damp: float) -> None:
 
 def right_hand_sides(a: Any, b: Any) -> Any:
     """``b`` as (..., n, k), of the library and dtype of ``a``."""
-    check.floating(b, kernel="lstsq", name="b")
+    check.array(b, kernel="lstsq", name="b")
     same_library(a, b)
-    if dtype_name(a) != dtype_name(b):
+    if a.dtype != b.dtype:
+        check.floating(b, kernel="lstsq", name="b")
         message = (
             f"lstsq: expected b in the dtype of a, got {dtype_name(a)} and {dtype_name(b)}; cast one to the dtype of "
             "the other"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .._core.dtypes import is_complex
-from .._core.linalg import adjoint
+from .._core.linalg import adjoint, nan_unless
 from .._core.namespace import namespace
 from .normal_equations import squares
 from .results import LstsqMethod, LstsqStatus, Stat
@@ -140,6 +140,7 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
     columns = {
         Stat.BACKWARD_ERROR: found.error,
         Stat.RESIDUAL: found.residual,
+        Stat.SQUARES: found.residual**2,
         Stat.ITERATIONS: found.steps,
         Stat.METHOD: int(method),
         Stat.STATUS: _status(found, request, method),
@@ -164,12 +165,12 @@ def _status(found: Refined, request: Request, method: LstsqMethod) -> Any:
 def unscaled_figures(stats: Any, undo_b: Any, finite: Any) -> Any:
     """``stats`` of a problem whose right-hand sides were divided by ``undo_b``; members may not be ``finite``."""
     xp = namespace(stats)
-    names = list(Stat)
-    columns = [stats[..., stat] for stat in names]
-    columns[names.index(Stat.RESIDUAL)] = columns[names.index(Stat.RESIDUAL)] * undo_b
-    nan = xp.full_like(undo_b, float("nan"))
-    for stat in (Stat.RESIDUAL, Stat.BACKWARD_ERROR, Stat.ERROR_BOUND):
-        columns[names.index(stat)] = xp.where(finite, columns[names.index(stat)], nan)
+    columns = {stat: stats[..., int(stat)] for stat in Stat}
+    norm = columns[Stat.RESIDUAL] = columns[Stat.RESIDUAL] * undo_b
+    # Squares that would leave the range stay at its end.
+    columns[Stat.SQUARES] = xp.clip(norm, None, float(xp.finfo(norm.dtype).max) ** 0.5) ** 2
+    for stat in (Stat.RESIDUAL, Stat.SQUARES, Stat.BACKWARD_ERROR, Stat.ERROR_BOUND):
+        columns[stat] = nan_unless(finite, columns[stat])
     status = xp.full_like(undo_b, float(LstsqStatus.NOT_FINITE))
-    columns[names.index(Stat.STATUS)] = xp.where(finite, columns[names.index(Stat.STATUS)], status)
-    return xp.stack(columns, axis=-1)
+    columns[Stat.STATUS] = xp.where(finite, columns[Stat.STATUS], status)
+    return xp.stack([columns[stat] for stat in Stat], axis=-1)

@@ -32,18 +32,19 @@ class LstsqStatus(IntEnum):
 
 
 class Stat(IntEnum):
-    """Columns of the figures that a solver returns for each right-hand side."""
+    """Columns of the figures that a solver returns for each right-hand side; from ``ITERATIONS`` on whole numbers."""
 
     BACKWARD_ERROR = 0
     RESIDUAL = 1
-    ITERATIONS = 2
-    METHOD = 3
-    STATUS = 4
-    RANK = 5
-    CONDITION = 6
-    PASSES = 7
-    SKETCH_ROWS = 8
-    ERROR_BOUND = 9
+    SQUARES = 2
+    CONDITION = 3
+    ERROR_BOUND = 4
+    ITERATIONS = 5
+    METHOD = 6
+    STATUS = 7
+    RANK = 8
+    PASSES = 9
+    SKETCH_ROWS = 10
 
 
 class LstsqInfo(NamedTuple, Generic[ArrayT]):

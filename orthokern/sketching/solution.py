@@ -116,7 +116,8 @@ def gram_solution(
 ) -> tuple[Any, Any, Any]:
     """``(X, P, stats)`` by the Gram matrix alone, whatever the backward error; NaN where it is not definite.
 
-    A backend serves small matrices (..., n, d) by it. ``stats`` (..., k, 10) has the columns of ``Stat``.
+    A backend serves small matrices (..., n, d) by it. ``stats`` (..., k, len(Stat)) is 0 in the column STATUS where a
+    solution is to be kept.
     """
     ridge = None
     if damp:
