@@ -80,16 +80,32 @@ def _least_squares_tangent(arrays: Any, tangents: Any, out: Any, **options: Any)
     x, whitener, stats = out
     a, b, da, db, x_wide = (widened(v) for v in (*arrays, *tangents, x))
     dx = _tangent(a, b, da, db, x_wide, constant(whitener), options["damp"])
+    whole = constant(_has_full_rank(stats, a, options["damp"]))
+    refuse_deficient(whole)
+    # A factor and no mask, because the transpose of a mask is zero where it hides.
+    ones = xp.ones_like(stats[..., Stat.RANK])
+    dx = dx * nan_unless(whole, constant(ones))[..., None, :]
+    return xp.astype(dx, x.dtype, copy=False), xp.zeros_like(whitener), xp.zeros_like(stats)
+
+
+def _has_full_rank(stats: Any, a: Any, damp: float) -> Any:
     n, d = a.shape[-2:]
-    full = constant(stats[..., Stat.RANK] >= (min(n, d) if options["damp"] == 0 else d))
-    if not is_traced(full) and not bool(xp.all(full)):
+    return stats[..., int(Stat.RANK)] >= (d if damp else min(n, d))
+
+
+def refuse_derivatives(stats: Any, a: Any, damp: float) -> None:
+    """Refuse a matrix without full rank whose solution is to be differentiated."""
+    refuse_deficient(_has_full_rank(stats, a, damp))
+
+
+def refuse_deficient(whole: Any) -> None:
+    """Refuse concrete matrices that are not ``whole``."""
+    if not is_traced(whole) and not bool(namespace(whole).all(whole)):
         message = (
             "lstsq: expected a matrix of full rank for derivatives, because the solution of minimal norm jumps where "
-            "the rank changes; pass damp > 0"
+            "the rank changes; pass damp > 0, or an array that carries no derivative"
         )
         raise UnsupportedError(message)
-    dx = nan_unless(full[..., None, :], dx)
-    return xp.astype(dx, x.dtype, copy=False), xp.zeros_like(whitener), xp.zeros_like(stats)
 
 
 def _tangent(a: Any, b: Any, da: Any, db: Any, x: Any, p: Any, damp: float) -> Any:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from .._core import check
-from .._core.autodiff import constant
+from .._core.autodiff import constant, is_plain
 from .._core.dispatch import kernel
 from .._core.dtypes import compute_precision, dtype_name, eps, is_low_precision, real_dtype
 from .._core.errors import DTypeError, OptionError, ShapeError, UnsupportedError
 from .._core.namespace import device, is_lazy, namespace, same_library
 from .._core.typing import ArrayT
 from .blockwise import request_of, solved_source
-from .least_squares import least_squares
+from .least_squares import least_squares, refuse_derivatives
 from .packing import figures_of_nothing, packed
 from .results import LstsqResult
 from .sources import Lazy, Sparse
@@ -160,6 +160,9 @@ def _of_arrays(a: Any, b: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     if k == 0:
         b = xp.zeros((*b.shape[:-1], 1), dtype=b.dtype, device=device(b))
     x, _, stats = least_squares(a, b, **options)
+    if not is_plain(x):
+        # Some engines would ask for the derivative when it is too late to say so.
+        refuse_derivatives(constant(stats), a, options["damp"])
     return x[..., :k], constant(stats)
 
 

@@ -142,7 +142,7 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
         Stat.RESIDUAL: found.residual,
         Stat.SQUARES: found.residual**2,
         Stat.ITERATIONS: found.steps,
-        Stat.METHOD: int(method),
+        Stat.METHOD: method.value,
         Stat.STATUS: _status(found, request, method),
         Stat.RANK: start.rank[..., None],
         Stat.CONDITION: condition,
@@ -154,12 +154,16 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
     return xp.stack([columns[stat] + zeros for stat in Stat], axis=-1)
 
 
+_OUTCOMES = (LstsqStatus.CONVERGED, LstsqStatus.NOT_BACKWARD_STABLE)
+
+
 def _status(found: Refined, request: Request, method: LstsqMethod) -> Any:
     if method == LstsqMethod.SKETCH:
-        return float(LstsqStatus.SKETCHED)
+        return LstsqStatus.SKETCHED.value
     xp = namespace(found.error)
     good = found.error <= ENOUGH * request.tol
-    return xp.where(good, LstsqStatus.CONVERGED, LstsqStatus.NOT_BACKWARD_STABLE)
+    codes = [xp.full_like(found.error, code.value) for code in _OUTCOMES]
+    return xp.where(good, *codes)
 
 
 def unscaled_figures(stats: Any, undo_b: Any, finite: Any) -> Any:
@@ -171,6 +175,6 @@ def unscaled_figures(stats: Any, undo_b: Any, finite: Any) -> Any:
     columns[Stat.SQUARES] = xp.clip(norm, None, float(xp.finfo(norm.dtype).max) ** 0.5) ** 2
     for stat in (Stat.RESIDUAL, Stat.SQUARES, Stat.BACKWARD_ERROR, Stat.ERROR_BOUND):
         columns[stat] = nan_unless(finite, columns[stat])
-    status = xp.full_like(undo_b, float(LstsqStatus.NOT_FINITE))
+    status = xp.full_like(undo_b, LstsqStatus.NOT_FINITE.value)
     columns[Stat.STATUS] = xp.where(finite, columns[Stat.STATUS], status)
     return xp.stack([columns[stat] for stat in Stat], axis=-1)
