@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .._core.dtypes import is_complex
+from .._core.dtypes import exponent_limit, is_complex
 from .._core.linalg import adjoint, nan_unless
 from .._core.namespace import namespace
 from .normal_equations import squares
@@ -172,7 +172,8 @@ def unscaled_figures(stats: Any, undo_b: Any, finite: Any) -> Any:
     columns = {stat: stats[..., int(stat)] for stat in Stat}
     norm = columns[Stat.RESIDUAL] = columns[Stat.RESIDUAL] * undo_b
     # Squares that would leave the range stay at its end.
-    columns[Stat.SQUARES] = xp.clip(norm, None, float(xp.finfo(norm.dtype).max) ** 0.5) ** 2
+    most = xp.full_like(norm, 2.0 ** ((exponent_limit(norm) + 1) / 2))
+    columns[Stat.SQUARES] = xp.minimum(norm, most) ** 2
     for stat in (Stat.RESIDUAL, Stat.SQUARES, Stat.BACKWARD_ERROR, Stat.ERROR_BOUND):
         columns[stat] = nan_unless(finite, columns[stat])
     status = xp.full_like(undo_b, LstsqStatus.NOT_FINITE.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .._core.dtypes import eps, is_complex
-from .._core.linalg import adjoint, identity_like, thin_svd
+from .._core.linalg import adjoint, identity_like, running_sum, thin_svd
 from .._core.namespace import is_traced, namespace
 from .normal_equations import squares
 from .operators import sjlt
@@ -140,7 +140,7 @@ def _null_basis(core: Any, scale: Any, rank: Any) -> Any:
     d = core.shape[-1]
     finite = xp.all(xp.isfinite(core), axis=(-2, -1), keepdims=True)
     _, _, vh = thin_svd(xp.where(finite, core, identity_like(core)))
-    lost = xp.astype(xp.cumulative_sum(xp.ones_like(scale), axis=-1) <= d - rank[..., None], scale.dtype)
+    lost = xp.astype(running_sum(xp.ones_like(scale)) <= d - rank[..., None], scale.dtype)
     # The last directions first, where those of the QR factor stand as well.
     t = xp.flip(adjoint(vh), axis=-1) * lost[..., None, :]
     # In units of the smallest scale, and each column of norm 1: nothing leaves the range.
