@@ -197,7 +197,7 @@ _HOMES = {
         "ValuesError",
     ),
 }
-_FAMILIES = ("sketching", "spectral", "transport")
+_FAMILIES = ("spectral", "sketching", "transport")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [

@@ -231,9 +231,7 @@ def _scattered_rows(
 ) -> Any:
     from .hashing import scattered_rows
 
-    return scattered_rows(
-        a, rows=rows, nnz=nnz, seed=seed, start=start, stream=stream, group=group
-    )
+    return scattered_rows(a, rows=rows, nnz=nnz, seed=seed, start=start, stream=stream, group=group)
 
 
 @backend.implements("gathered_rows")
@@ -242,9 +240,28 @@ def _gathered_rows(
 ) -> Any:
     from .hashing import gathered_rows
 
-    return gathered_rows(
-        y, stop=stop, nnz=nnz, seed=seed, start=start, stream=stream, group=group
-    )
+    return gathered_rows(y, stop=stop, nnz=nnz, seed=seed, start=start, stream=stream, group=group)
+
+
+@backend.implements("hadamard")
+def _hadamard(x: Any) -> Any:
+    from .hadamard import hadamard
+
+    return hadamard(x)
+
+
+@backend.implements("mixed_rows")
+def _mixed_rows(a: Any, *, rows: int, seed: int, permute: bool) -> Any:
+    from .hadamard import mixed_rows
+
+    return mixed_rows(a, rows=rows, seed=seed, permute=permute)
+
+
+@backend.implements("unmixed_rows")
+def _unmixed_rows(y: Any, *, n: int, seed: int, permute: bool) -> Any:
+    from .hadamard import unmixed_rows
+
+    return unmixed_rows(y, n=n, seed=seed, permute=permute)
 
 
 def _complex(a: Any, *arrays: Any, **static: Any) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -11,7 +13,7 @@ BLOCK = 512
 
 
 @numba.njit(cache=True, inline="always")
-def philox(counter: int, k0: int, k1: int, group: int, stream: int) -> tuple[int, int, int, int]:
+def philox(counter: int, k0: int, k1: int, group: int, stream: int) -> tuple[Any, ...]:
     """The four words of one counter."""
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)

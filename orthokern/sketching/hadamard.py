@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 from .._core import check
-from .._core.autodiff import full_precision
 from .._core.dispatch import kernel, op
-from .._core.dtypes import compute_precision
-from .._core.errors import ShapeError, UnsupportedError
+from .._core.errors import ShapeError
 from .._core.namespace import device, is_lazy, namespace
 from .._core.random import random_bits
 from .._core.segments import per_columns, ranked
+from .axes import along
 
 # Streams of random words (a change of one changes every sketch).
 SIGNS, ORDER = 2, 3
@@ -89,30 +89,27 @@ def fwht(x: Any, /, *, axis: int = -2, normalized: bool = False, backend: str | 
     -----
     flops: q log2(q) additions a column.  memory: one copy.
 
+    References
+    ----------
+    Fino, Algazi, "Unified matrix treatment of the fast Walsh-Hadamard transform" (IEEE Trans. Comput. 25, 1976).
+
     Examples
     --------
     >>> import numpy as np, orthokern
     >>> orthokern.fwht(np.asarray([1.0, 2.0, 3.0, 4.0]))
     array([10., -2., -4.,  0.])
     """
-    check.floating(x, kernel="fwht")
     normalized = check.flag(normalized, kernel="fwht", name="normalized")
-    vector = x.ndim == 1
-    where = -2 if vector else check.axis(axis, x, kernel="fwht")
-    xp = namespace(x)
-    rows = x[:, None] if vector else x if where == -2 else xp.moveaxis(x, where, -2)
-    q = rows.shape[-2] if rows.ndim > 1 else 0
-    if q < 1 or q & (q - 1):
-        message = (
-            f"fwht: expected a power of two along axis {axis}, got shape {tuple(x.shape)}; "
-            "pad it with zeros"
-        )
-        raise ShapeError(message)
-    with full_precision(x):
-        wide = compute_precision(rows)
-        out = per_columns(hadamard, wide, q) if is_lazy(x) else hadamard(wide)
-        out = xp.astype(out * q**-0.5 if normalized else out, x.dtype, copy=False)
-    return out[:, 0] if vector else out if where == -2 else xp.moveaxis(out, -2, where)
+
+    def transformed(rows: Any) -> Any:
+        q = rows.shape[-2]
+        if q < 1 or q & (q - 1):
+            message = f"fwht: expected a power of two along axis {axis}, got {q}; pad it with zeros"
+            raise ShapeError(message)
+        out = per_columns(hadamard, rows, q) if is_lazy(rows) else hadamard(rows)
+        return out * q**-0.5 if normalized else out
+
+    return along(x, axis, transformed, kernel="fwht")
 
 
 def order_of(n: int) -> int:
@@ -137,9 +134,6 @@ def signs_like(bits: Any, like: Any) -> Any:
 
 def _plan(q: int, like: Any, seed: int, permute: bool) -> tuple[Any, Any, Any]:
     """Signs, the order of the rows to take, and the order in which rows enter (None: as they are)."""
-    if is_lazy(like):
-        message = "srht: expected an array whose library sorts, got one of Dask; apply the operator itself to it"
-        raise UnsupportedError(message)
     xp = namespace(like)
     index = xp.arange(q, device=device(like))
     words = random_bits(index, seed=seed, stream=SIGNS)
@@ -156,6 +150,9 @@ def mixed_rows(a: Any, /, *, rows: int, seed: int, permute: bool) -> Any:
 
     P is a random order of the rows (the identity without ``permute``), D random signs, H Sylvester's matrix.
     """
+    if is_lazy(a):
+        block = functools.partial(mixed_rows.body, rows=rows, seed=seed, permute=permute)
+        return per_columns(block, a, rows)
     xp = namespace(a)
     q = order_of(a.shape[-2])
     signs, order, entry = _plan(q, a, seed, permute)
@@ -167,6 +164,9 @@ def mixed_rows(a: Any, /, *, rows: int, seed: int, permute: bool) -> Any:
 @op(jvp=_unmixed_tangent)
 def unmixed_rows(y: Any, /, *, n: int, seed: int, permute: bool) -> Any:
     """The transpose of ``mixed_rows``: (..., rows, d) to (..., n, d)."""
+    if is_lazy(y):
+        block = functools.partial(unmixed_rows.body, n=n, seed=seed, permute=permute)
+        return per_columns(block, y, n)
     xp = namespace(y)
     signs, order, entry = _plan(order_of(n), y, seed, permute)
     out = hadamard(ranked(order, y)) * signs * y.shape[-2] ** -0.5

@@ -190,7 +190,7 @@ class KroneckerHadamardSketch(FactoredSketch):
         return functools.reduce(operator.mul, parts) * self.shape[0] ** -0.5
 
 
-def _checked(dims: Sequence[int], kernel: str) -> tuple[int, ...]:
+def _checked(dims: Any, kernel: str) -> tuple[int, ...]:
     if not isinstance(dims, Sequence) or isinstance(dims, str) or not dims:
         message = f"{kernel}: expected dims to be a sequence of lengths, got {dims!r}; pass (n_1, ..., n_p)"
         raise OptionError(message)

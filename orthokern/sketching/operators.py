@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from .._core import check
-from .._core.autodiff import full_precision
-from .._core.dtypes import compute_precision
 from .._core.errors import OptionError, ShapeError, UnsupportedError
-from .._core.namespace import is_lazy, namespace
+from .._core.namespace import is_lazy
 from .._core.segments import block_sum, per_columns
+from .axes import along
 from .dense import dense_adjoint, dense_product
 from .hadamard import mixed_rows, unmixed_rows
 from .hashing import SPARSE, gathered_rows, hashed, scattered_rows
@@ -63,14 +62,29 @@ class SketchOperator:
         Array (..., s, d), or (s,)
         """
         start, stop = self._block(rows)
-        return _along(
-            a, axis, stop - start, self.kind, lambda x: self._sketched(x, start, rows is not None)
-        )
+
+        def sketched(x: Any) -> Any:
+            self._expect(stop - start, x)
+            if not is_lazy(x):
+                return self._apply(x, start)
+            if self.splits:
+                return block_sum(self._apply, x, self.shape[0], start)
+            return per_columns(functools.partial(self._apply, start=0), x, self.shape[0])
+
+        return along(a, axis, sketched, kernel=self.kind, name="a")
 
     def adjoint(self, y: Any, /, *, axis: int = -2, rows: Rows | None = None) -> Any:
         """``S^T y`` for ``y`` (..., s, d) or (s,); with ``rows`` only these rows of it."""
         start, stop = self._block(rows)
-        return _along(y, axis, self.shape[0], self.kind, lambda x: self._spread(x, start, stop))
+
+        def spread(x: Any) -> Any:
+            self._expect(self.shape[0], x)
+            if not is_lazy(x):
+                return self._adjoint(x, start, stop)
+            block = functools.partial(self._adjoint, start=start, stop=stop)
+            return per_columns(block, x, stop - start)
+
+        return along(y, axis, spread, kernel=self.kind, name="y")
 
     def __matmul__(self, a: Any) -> Any:
         return self.apply(a)
@@ -104,19 +118,10 @@ class SketchOperator:
             raise OptionError(message)
         return start, stop
 
-    def _sketched(self, a: Any, start: int, part: bool) -> Any:
-        if not is_lazy(a):
-            return self._apply(a, start)
-        if self.splits:
-            return block_sum(self._apply, a, self.shape[0], start)
-        return per_columns(functools.partial(self._apply, start=0), a, self.shape[0])
-
-    def _spread(self, y: Any, start: int, stop: int) -> Any:
-        if not is_lazy(y):
-            return self._adjoint(y, start, stop)
-        return per_columns(
-            functools.partial(self._adjoint, start=start, stop=stop), y, stop - start
-        )
+    def _expect(self, size: int, x: Any) -> None:
+        if x.shape[-2] != size:
+            message = f"{self.kind}: expected {size} rows, got an array seen as {tuple(x.shape)}"
+            raise ShapeError(message)
 
     def _apply(self, a: Any, start: int) -> Any:
         """``S[:, start : start + m] a`` for ``a`` (..., m, d)."""
@@ -145,21 +150,6 @@ class TransposedSketch:
 
     def __matmul__(self, y: Any) -> Any:
         return self.operator.adjoint(y)
-
-
-def _along(x: Any, axis: int, size: int, kernel: str, function: Any) -> Any:
-    """``function`` of ``x`` seen as (..., size, d), in float32 at least; back as ``x`` was."""
-    check.floating(x, kernel=kernel, name="a")
-    vector = x.ndim == 1
-    where = -2 if vector else check.axis(axis, x, kernel=kernel, name="a")
-    xp = namespace(x)
-    rows = x[:, None] if vector else x if where == -2 else xp.moveaxis(x, where, -2)
-    if rows.ndim < 2 or rows.shape[-2] != size:
-        message = f"{kernel}: expected {size} rows along axis {axis}, got an array of shape {tuple(x.shape)}"
-        raise ShapeError(message)
-    with full_precision(x):
-        out = xp.astype(function(compute_precision(rows)), x.dtype, copy=False)
-    return out[:, 0] if vector else out if where == -2 else xp.moveaxis(out, -2, where)
 
 
 @dataclass(frozen=True)
