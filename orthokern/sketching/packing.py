@@ -33,8 +33,8 @@ def packed(
     columns, whole = table[part], table[..., 0, :]
     error, residual = columns[..., Stat.BACKWARD_ERROR], columns[..., Stat.RESIDUAL]
     status = columns[..., Stat.STATUS]
-    good = status == LstsqStatus.CONVERGED
-    missed = status == LstsqStatus.NOT_BACKWARD_STABLE
+    good = status == LstsqStatus.CONVERGED.value
+    missed = status == LstsqStatus.NOT_BACKWARD_STABLE.value
     warn_unconverged(kernel, ~missed, missed, error, hint="pass method='auto' or 'qr'")
     codes = xp.astype(whole[..., Stat.ITERATIONS :], xp.int32)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from .._core.dispatch import op
 from .._core.dtypes import eps
+from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, identity_like, thin_svd
-from .._core.namespace import namespace
+from .._core.namespace import is_lazy, namespace
 
 
 @op()
@@ -21,6 +22,9 @@ def gram_whitener(g: Any, /) -> tuple[Any, Any, Any]:
     ``rcond`` (...) estimates the reciprocal condition number of F. It is 0 where G is not definite to working
     precision; P and F mean nothing there. A G that is not finite gives rcond 0 as well. By eigenvalues.
     """
+    if is_lazy(g):
+        message = "expected a small matrix with values, got one of Dask; pass its compute()"
+        raise UnsupportedError(message)
     xp = namespace(g)
     finite = xp.all(xp.isfinite(g), axis=(-2, -1), keepdims=True)
     values, vectors = xp.linalg.eigh(xp.where(finite, g, identity_like(g)))
