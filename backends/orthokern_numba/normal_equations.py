@@ -115,9 +115,7 @@ def normal_equations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return g, c, total
 
 
-def residual_gradient(
-    a: np.ndarray, b: np.ndarray, x: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def residual_gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(A^H R, squared norms of the columns of R)`` with ``R = B - A X``; A is read once."""
     dtype, k = _sums_dtype(a), b.shape[-1]
     g = np.zeros(x.shape, dtype)

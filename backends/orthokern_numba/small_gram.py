@@ -99,9 +99,7 @@ def _step(p: np.ndarray, v: np.ndarray, w: np.ndarray, x: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
-def _gradient(
-    a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float, g: np.ndarray
-) -> float:
+def _gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float, g: np.ndarray) -> float:
     """``g = A^T (b - A x) - ridge x``; the squared norm of the residual."""
     n, d = a.shape
     for j in range(d):

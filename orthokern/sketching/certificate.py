@@ -134,7 +134,9 @@ def sketched_lstsq(
     check.interval(delta, kernel="sketched_lstsq", name="delta")
     n, d = (int(size) for size in given.shape[-2:])
     if not n >= d >= 1:
-        message = f"sketched_lstsq: expected 1 <= d <= n, got a of shape {tuple(given.shape)}; use lstsq"
+        message = (
+            f"sketched_lstsq: expected 1 <= d <= n, got a of shape {tuple(given.shape)}; use lstsq"
+        )
         raise ShapeError(message)
     s = _size(sketch, sketch_size, eps, delta, n, d)
     operator = _kind(sketch, force)(s, n, seed=seed)
@@ -155,9 +157,7 @@ def _kind(name: str, force: bool) -> Callable[..., SketchOperator]:
     return {**DENSE, **SPARSE}[name]
 
 
-def _size(
-    kind: str, size: int | None, eps: float | None, delta: float, n: int, d: int
-) -> int:
+def _size(kind: str, size: int | None, eps: float | None, delta: float, n: int, d: int) -> int:
     if size is not None and eps is not None:
         message = "sketched_lstsq: expected sketch_size or eps, got both; leave one out"
         raise OptionError(message)

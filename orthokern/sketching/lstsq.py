@@ -221,7 +221,9 @@ def _of_matrix_alone(a: Any, b: Any) -> Any:
 def _of_sparse(a: Any, b: Any, options: dict[str, Any], weights: Any) -> LstsqResult[Any]:
     """A sparse matrix of SciPy: the solvers that need sums alone, and a dense copy where rows are few."""
     if weights is not None:
-        message = "lstsq: expected no weights beside a sparse matrix; multiply the rows by their roots"
+        message = (
+            "lstsq: expected no weights beside a sparse matrix; multiply the rows by their roots"
+        )
         raise UnsupportedError(message)
     columns, shape = _of_matrix_alone(a, b), tuple(a.shape)
     wide = columns.dtype
@@ -292,8 +294,11 @@ def _weighted(a: Any, b: Any, weights: Any) -> tuple[Any, Any]:
     xp = same_library(a, weights)
     batch, given = tuple(a.shape[:-2]), tuple(weights.shape)
     tail = (*batch, a.shape[-2])[len(batch) + 1 - len(given) :]
-    if not given or len(given) > len(batch) + 1 or given[-1] != a.shape[-2] or any(
-        size not in (1, whole) for size, whole in zip(given, tail, strict=True)
+    if (
+        not given
+        or len(given) > len(batch) + 1
+        or given[-1] != a.shape[-2]
+        or any(size not in (1, whole) for size, whole in zip(given, tail, strict=True))
     ):
         message = f"lstsq: expected weights of shape (..., {a.shape[-2]}) for a of shape {tuple(a.shape)}, got {given}"
         raise ShapeError(message)

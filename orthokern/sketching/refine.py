@@ -115,8 +115,10 @@ def one_pass(g: Any, c: Any, start: Start, ridge: Any) -> Refined:
     x = start.x
     product = g @ x
     gradient = c - product if ridge is None else c - product - ridge[..., :, None] * x
-    cross = xp.sum(xp.real(xp.conj(x) * (product - 2 * c)), axis=-2) if is_complex(x) else xp.sum(
-        x * (product - 2 * c), axis=-2
+    cross = (
+        xp.sum(xp.real(xp.conj(x) * (product - 2 * c)), axis=-2)
+        if is_complex(x)
+        else xp.sum(x * (product - 2 * c), axis=-2)
     )
     total = start.squares_of_b + cross
     total = xp.where(total > 0, total, xp.zeros_like(total))

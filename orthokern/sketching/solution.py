@@ -81,7 +81,9 @@ def methods_for(name: str, n: int, d: int, *, traced: bool = False) -> list[Lsts
     return [method for method, least in rows.items() if n >= least * d]
 
 
-def first_of(source: Source, request: Request, methods: list[LstsqMethod], sums: Any = None) -> Solution:
+def first_of(
+    source: Source, request: Request, methods: list[LstsqMethod], sums: Any = None
+) -> Solution:
     """The first solution of one matrix that is accepted, else the best one; ``sums`` are its normal equations."""
     best = None
     for method in methods:
@@ -162,7 +164,9 @@ def of_members(a: Any, b: Any, request: Request, methods: list[LstsqMethod], sum
     for index in np.ndindex(*batch):
         member = Solution(*(v[(*index, ...)] for v in found))
         if not bool(member.accepted):
-            own = request._replace(ridge=_of(request.ridge, index), columns=_of(request.columns, index))
+            own = request._replace(
+                ridge=_of(request.ridge, index), columns=_of(request.columns, index)
+            )
             member = of_members(a[(*index, ...)], b[(*index, ...)], own, methods, None)
         members.append(member)
     parts = [xp.stack(part) for part in zip(*members, strict=True)]

@@ -187,9 +187,7 @@ def sketched_start(source: Source, request: Request) -> Start:
     return start_of_sketch(*source.sketched(operator), source, request)
 
 
-def start_of_sketch(
-    sa: Any, sb: Any, squares_of_b: Any, source: Source, request: Request
-) -> Start:
+def start_of_sketch(sa: Any, sb: Any, squares_of_b: Any, source: Source, request: Request) -> Start:
     """The same of ``S A`` and ``S B``."""
     rows = int(sa.shape[-2])
     sa, sb = with_ridge(sa, sb, request.ridge)

@@ -238,7 +238,9 @@ class StreamingSketch:
         """Add the sums of ``other``, which has seen other rows with the same options; returns the object itself."""
         mine, its = ((s.kind, s.size, s.seed) for s in (self, other))
         if mine != its:
-            message = f"StreamingSketch.merge: expected an object with the options {mine}, got {its}"
+            message = (
+                f"StreamingSketch.merge: expected an object with the options {mine}, got {its}"
+            )
             raise OptionError(message)
         if other._sums is not None:
             self._add(other._sums)

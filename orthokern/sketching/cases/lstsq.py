@@ -49,7 +49,9 @@ def backward_error(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> float:
         # In the range of A and orthogonal to it: the gradient is that of the first part alone.
         inside = s[:, None] * (_h(u) @ r)
         total = np.sqrt(s[:, None] ** 2 + omega**2)
-        size = np.linalg.norm(np.where(total > 0, np.abs(inside) / np.maximum(total, TINY), 0), axis=0)
+        size = np.linalg.norm(
+            np.where(total > 0, np.abs(inside) / np.maximum(total, TINY), 0), axis=0
+        )
         worst = max(worst, _worst(size, length * np.linalg.norm(s)))
     return worst
 
@@ -116,7 +118,9 @@ def _gradient_residuals(
     gradient, squares = out
     error = np.abs(gradient - _h(a) @ r)
     return {
-        "gradient": Residual(_worst(error, _norm(a, -2)[..., :, None] * size[..., None, :]) / eps, 30.0),
+        "gradient": Residual(
+            _worst(error, _norm(a, -2)[..., :, None] * size[..., None, :]) / eps, 30.0
+        ),
         "squares": Residual(_worst(np.abs(squares - _norm(r, -2) ** 2), size**2) / eps, 30.0),
     }
 
@@ -186,7 +190,13 @@ def _sketched_residuals(
 
 
 def _problem(
-    n: int, d: int, k: int = 0, batch: tuple[int, ...] = (), *, kappa: float = 1.0, unit: complex = 1.0
+    n: int,
+    d: int,
+    k: int = 0,
+    batch: tuple[int, ...] = (),
+    *,
+    kappa: float = 1.0,
+    unit: complex = 1.0,
 ) -> Maker:
     """A with singular values from 1 to 1 / kappa, times roots of n; b with a residual."""
 
@@ -290,10 +300,10 @@ declare(
     flops=lambda arrays, options: 4.0 * arrays[0].size * arrays[1].shape[-1],
     cases=[
         Case("one", lambda g: (*_problem(60, 7, 1)(g), g.standard_normal((7, 1)))),
-        Case("complex", lambda g: (*_problem(40, 5, 2, unit=1j)(g), g.standard_normal((5, 2)) * 1j)),
         Case(
-            "batch", lambda g: (*_problem(20, 4, 2, (3,))(g), g.standard_normal((3, 4, 2)))
+            "complex", lambda g: (*_problem(40, 5, 2, unit=1j)(g), g.standard_normal((5, 2)) * 1j)
         ),
+        Case("batch", lambda g: (*_problem(20, 4, 2, (3,))(g), g.standard_normal((3, 4, 2)))),
     ],
 )
 
@@ -302,7 +312,9 @@ declare(
     residuals=_white_residuals,
     flops=_flops,
     cases=[
-        Case("triangle", lambda g: (g.standard_normal((60, 6)), np.triu(g.standard_normal((6, 6))))),
+        Case(
+            "triangle", lambda g: (g.standard_normal((60, 6)), np.triu(g.standard_normal((6, 6))))
+        ),
         Case("full", lambda g: (g.standard_normal((2, 30, 5)), g.standard_normal((2, 5, 5)))),
         Case(
             "complex",
@@ -342,7 +354,9 @@ declare(
         Case("whole", _triangle(9, 9), {"cutoff": 1e-5}),
         Case("rank 6 of 9", _triangle(9, 6), {"cutoff": 1e-5}),
         Case(
-            "batch", lambda g: (np.triu(g.standard_normal((3, 5, 5))) + 4 * np.eye(5),), {"cutoff": 1e-5}
+            "batch",
+            lambda g: (np.triu(g.standard_normal((3, 5, 5))) + 4 * np.eye(5),),
+            {"cutoff": 1e-5},
         ),
     ],
 )
