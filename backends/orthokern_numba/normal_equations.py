@@ -16,6 +16,8 @@ from .library import aligned_empty, library, real_dtype
 # Numbers of a block: 1 MiB in double precision.
 BLOCK = 2**17
 LEAST_ROWS = 16
+# What is not finite, or leaves the range, is the caller's to find.
+QUIET = np.errstate(invalid="ignore", over="ignore")
 DOUBLE = {"f": np.dtype(np.float64), "F": np.dtype(np.complex128)}
 
 
@@ -47,8 +49,11 @@ def _columns(b: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _adjoint_times(block: np.ndarray, r: np.ndarray) -> np.ndarray:
     """``block^H r`` without a conjugate copy of ``block``."""
     if block.dtype.kind != "c":
-        return r @ block if r.ndim == 1 else block.T @ r
-    return np.conj(np.conj(r) @ block if r.ndim == 1 else block.T @ np.conj(r))
+        real: np.ndarray = r @ block if r.ndim == 1 else block.T @ r
+        return real
+    conjugate = np.conj(r)
+    turned: np.ndarray = np.conj(conjugate @ block if r.ndim == 1 else block.T @ conjugate)
+    return turned
 
 
 def _squares(r: np.ndarray) -> Any:
@@ -98,6 +103,7 @@ def _members(a: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, .
         yield (a[index], *(v[index] for v in arrays))
 
 
+@QUIET
 def normal_equations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(A^H A, A^H B, squared norms of the columns of B)``, A (..., n, d), B (..., n, k)."""
     dtype, d, k = _sums_dtype(a), a.shape[-1], b.shape[-1]
@@ -115,6 +121,7 @@ def normal_equations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return g, c, total
 
 
+@QUIET
 def residual_gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(A^H R, squared norms of the columns of R)`` with ``R = B - A X``; A is read once."""
     dtype, k = _sums_dtype(a), b.shape[-1]
@@ -123,14 +130,16 @@ def residual_gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> tuple[np.n
     for one, right, at, to_g, to_total in _members(a, b, x, g, total):
         columns = _columns(right, dtype)
         vector = np.ascontiguousarray(at[:, 0]) if k == 1 else at
-        target = to_g[:, 0] if k == 1 else to_g
+        target, squares = (to_g[:, 0] if k == 1 else to_g), np.zeros(k, to_total.dtype)
         for rows, block in _blocks(one):
             r = columns[rows] - block @ vector
             target += _adjoint_times(block, r)
-            to_total += _squares(r)
+            squares += _squares(r)
+        to_total[...] = squares
     return g, total
 
 
+@QUIET
 def whitened_gram(a: np.ndarray, p: np.ndarray) -> np.ndarray:
     """``Y^H Y`` of ``Y = A P``, of which one block is held at a time."""
     dtype, d = _sums_dtype(a), p.shape[-1]

@@ -1,8 +1,9 @@
-"""Factors of the small matrices of a least-squares problem, by LAPACK: Cholesky and triangular inverses where they hold."""
+"""Factors of the small matrices of a least-squares problem, by LAPACK."""
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,7 +114,7 @@ def _by_cholesky(f: np.ndarray, shift: float, v: np.ndarray) -> float | None:
     if failed or not pivots.min() ** 2 > PIVOT * d * _eps(f) * pivots.max() ** 2:
         return None
     z, _ = _lapack(f.dtype).potrs(r, v)
-    return float(np.vdot(v, z).real) ** 0.5
+    return math.sqrt(np.vdot(v, z).real)
 
 
 def _by_singular_values(f: np.ndarray, shift: np.ndarray, v: np.ndarray) -> Any:

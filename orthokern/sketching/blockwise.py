@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._core.dtypes import eps, is_complex
 from .._core.namespace import namespace
 from .._core.scaling import balancing_powers
@@ -19,9 +21,12 @@ def solved_source(
     source: Blocks | Lazy | Sparse, *, tolerance: float, **options: Any
 ) -> tuple[Any, Any]:
     """``(x, stats)`` of one problem; what is not finite makes all of it NaN. Options are those of ``least_squares``."""
-    sums = source.normal_equations()
+    # Squares that leave the range are found below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = source.normal_equations()
     xp = namespace(sums[0])
-    columns = undo = None
+    columns: Any = None
+    undo: Any = None
     if not is_in_range(sums):
         top_a, top_b = source.maxima()
         if not bool(xp.all(xp.isfinite(top_a))) or not bool(xp.all(xp.isfinite(top_b))):

@@ -149,8 +149,8 @@ def _kind(name: str, force: bool) -> Callable[..., SketchOperator]:
     check.flag(force, kernel="sketched_lstsq", name="force")
     if name in SPARSE and not force:
         message = (
-            f"sketched_lstsq: expected a dense sketch ({', '.join(DENSE)}), got {name!r}, whose errors gather in single "
-            "entries where the bounds do not hold; pass force=True to take it all the same"
+            f"sketched_lstsq: expected a dense sketch ({', '.join(DENSE)}), got {name!r}, whose errors gather in "
+            "single entries where the bounds do not hold; pass force=True to take it all the same"
         )
         raise OptionError(message)
     check.choice(name, (*DENSE, *SPARSE), kernel="sketched_lstsq", name="sketch")
@@ -165,7 +165,7 @@ def _size(kind: str, size: int | None, eps: float | None, delta: float, n: int, 
         return check.count(size, kernel="sketched_lstsq", name="sketch_size", least=d + 1)
     if eps is not None:
         check.interval(eps, kernel="sketched_lstsq", name="eps")
-        wanted = suggest_sketch_size(kind, d, eps, delta, purpose="linf")
+        wanted = suggest_sketch_size(kind, d, eps=eps, delta=delta, purpose="linf")
     else:
         wanted = ROWS * d
     return max(min(wanted, n), d + 1)

@@ -150,14 +150,15 @@ def least_squares(
     traced = is_traced(a) or is_traced(b)
     n, d = a.shape[-2:]
     if n < d and not damp:
-        balanced = scaled(a, b, by_column=False)
-        return restored(wide_solution(balanced.a, balanced.b, request, method), balanced, a)
+        whole = scaled(a, b, by_column=False)
+        return restored(wide_solution(whole.a, whole.b, request, method), whole, a)
     if method in QUICK and n >= d and not traced and _is_small(a):
         quick = gram_solution(a, b, damp=damp, tol=target, max_refine=max_refine)
         if not bool(namespace(a).any(quick[2][..., Stat.STATUS] != 0)):
-            return quick
+            return quick  # type: ignore[no-any-return]
     methods = methods_for(method, n, d, traced=traced)
-    balanced, sums = None, None
+    sums: tuple[Any, Any, Any] | None = None
+    balanced: Scaled | None = None
     # The reference would warn of squares out of range; it looks at the entries first.
     if methods[0] == LstsqMethod.GRAM and normal_equations.is_served(a) and not traced:
         sums = sums_in_parts(a, b)

@@ -11,6 +11,7 @@ from .._core.autodiff import constant, is_plain
 from .._core.dispatch import kernel
 from .._core.dtypes import compute_precision, dtype_name, eps, is_low_precision, real_dtype
 from .._core.errors import DTypeError, OptionError, ShapeError, UnsupportedError
+from .._core.linalg import nan_unless
 from .._core.namespace import device, is_lazy, namespace, same_library
 from .._core.typing import ArrayT
 from .blockwise import request_of, solved_source
@@ -171,7 +172,9 @@ def _singular_values(a: Any) -> Any:
     if 0 in a.shape:
         shape = (*a.shape[:-2], min(a.shape[-2:]))
         return xp.zeros(shape, dtype=real_dtype(a), device=device(a))
-    return xp.linalg.svdvals(a)
+    finite = xp.all(xp.isfinite(a), axis=(-2, -1), keepdims=True)
+    found = xp.linalg.svdvals(xp.where(finite, a, xp.zeros_like(a)))
+    return nan_unless(finite[..., 0], found)
 
 
 def _of_lazy(a: Any, b: Any, given: Any, options: dict[str, Any], vector: bool) -> LstsqResult[Any]:
@@ -182,10 +185,13 @@ def _of_lazy(a: Any, b: Any, given: Any, options: dict[str, Any], vector: bool) 
             "kernel over the blocks"
         )
         raise UnsupportedError(message)
-    x, stats = solved_source(Lazy(a, b), tolerance=eps(a), **options)
-    xp = namespace(a)
-    x, stats = (xp.asarray(v) for v in (x, stats))
-    return packed(xp.astype(x, given.dtype), stats, a, kernel="lstsq", vector=vector)
+    source = Lazy(a, b)
+    x, stats = solved_source(source, tolerance=eps(a), **options)
+    xp, values = namespace(a), None
+    if options["method"] == "svd":
+        values = xp.astype(xp.asarray(_singular_values(source.dense()[0])), real_dtype(a))
+    x, stats = xp.astype(xp.asarray(x), given.dtype), xp.asarray(stats)
+    return packed(x, stats, a, kernel="lstsq", vector=vector, values=values)
 
 
 def _of_operator(a: Any, b: Any, options: dict[str, Any], weights: Any) -> LstsqResult[Any]:
@@ -193,8 +199,8 @@ def _of_operator(a: Any, b: Any, options: dict[str, Any], weights: Any) -> Lstsq
     n, d = a.shape
     if options["method"] not in ("auto", "spir") or weights is not None or not n >= d >= 1:
         message = (
-            f"lstsq: expected a linear operator of shape (n, d), n >= d >= 1, method 'auto' or 'spir' and no weights, got "
-            f"shape {(n, d)} and method {options['method']!r}; pass a matrix for anything else"
+            f"lstsq: expected a linear operator of shape (n, d), n >= d >= 1, method 'auto' or 'spir' and no weights, "
+            f"got shape {(n, d)} and method {options['method']!r}; pass a matrix for anything else"
         )
         raise UnsupportedError(message)
     columns = _of_matrix_alone(a, b)

@@ -10,9 +10,6 @@ from .._core.results import warn_unconverged
 from .normal_equations import squares
 from .results import LstsqInfo, LstsqResult, LstsqStatus, Stat
 
-# What says that nothing was promised.
-UNPROMISED = (LstsqStatus.ONE_PASS, LstsqStatus.SKETCHED, LstsqStatus.NOT_FINITE)
-
 
 def figures_of_nothing(b: Any) -> Any:
     """Figures (..., k, len(Stat)) of a matrix without entries: what is left is B (..., n, k)."""

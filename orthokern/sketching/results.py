@@ -84,7 +84,7 @@ class LstsqInfo(NamedTuple, Generic[ArrayT]):
 
 
 class LstsqResult(NamedTuple, Generic[ArrayT]):
-    """``x`` minimizes ``||b - A x||``; ``residuals`` are squared norms; ``singular_values`` of A for ``method="svd"``."""
+    """``x`` minimizes ``||b - A x||``; ``residuals`` are squared norms; ``singular_values`` of A with "svd"."""
 
     x: ArrayT
     residuals: ArrayT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ STARTS: dict[LstsqMethod, Callable[[Source, Request], Start]] = {
 
 
 class Solution(NamedTuple):
-    """``x`` (..., d, k), the whitener ``p``, the figures (..., k, len(Stat)); which matrices need no other solver (...)."""
+    """``x`` (..., d, k), the whitener ``p``, the figures (..., k, len(Stat)); whether to keep them (...)."""
 
     x: Any
     p: Any
@@ -106,7 +107,7 @@ def by_method(source: Source, request: Request, method: LstsqMethod, sums: Any =
     """The solution of every matrix by one solver."""
     if method == LstsqMethod.GRAM:
         sums = source.normal_equations() if sums is None else sums
-        start = start_of_sums(*sums, request.ridge)
+        start = start_of_sums(*sums, ridge=request.ridge)
     else:
         start = STARTS[method](source, request)
     return solved(source, start, request, method)
@@ -140,14 +141,15 @@ def sums_in_parts(a: Any, b: Any) -> tuple[Any, Any, Any] | None:
         return normal_equations(a, b)  # type: ignore[no-any-return]
     m = n // PARTS
     head = normal_equations(a[:m, :], b[:m, :])
-    if not bool(start_of_sums(*head, None).rcond > least_rcond(head[0]) / 10):
+    if not bool(start_of_sums(*head, ridge=None).rcond > least_rcond(head[0]) / 10):
         return None
     rest = normal_equations(a[m:, :], b[m:, :])
-    return tuple(one + other for one, other in zip(head, rest, strict=True))  # type: ignore[return-value]
+    return tuple(one + other for one, other in zip(head, rest, strict=True))
 
 
 def least_rcond(like: Any) -> float:
-    return GRAM_RCOND * eps(like) ** 0.5
+    """The least reciprocal condition number of unit columns whose Gram matrix is of use in this precision."""
+    return GRAM_RCOND * math.sqrt(eps(like))
 
 
 def of_members(a: Any, b: Any, request: Request, methods: list[LstsqMethod], sums: Any) -> Solution:

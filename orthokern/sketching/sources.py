@@ -127,11 +127,11 @@ class Blocks:
 
     def normal_equations(self) -> tuple[Any, Any, Any]:
         """One pass, which also counts the rows."""
-        return self._sum(lambda _, a, b: normal_equations(a, b))  # type: ignore[return-value]
+        return self._sum(lambda _, a, b: normal_equations(a, b))
 
     def residual_gradient(self, x: Any) -> tuple[Any, Any]:
         """One pass."""
-        return self._sum(lambda _, a, b: residual_gradient(a, b, x))  # type: ignore[return-value]
+        return self._sum(lambda _, a, b: residual_gradient(a, b, x))
 
     def whitened_gram(self, p: Any) -> Any:
         """One pass."""
@@ -145,7 +145,7 @@ class Blocks:
             sketches = (widened(sketch.apply(v, rows=rows)) for v in (a, b))
             return (*sketches, squares(widened(b)))
 
-        return self._sum(terms)  # type: ignore[return-value]
+        return self._sum(terms)
 
     def dense(self) -> tuple[Any, Any]:
         """All blocks at once: few rows."""
@@ -160,7 +160,7 @@ class Blocks:
         for _, a, b in self.rows():
             part = maxima(a), maxima(b)
             xp = namespace(a)
-            largest = part if largest is None else tuple(map(xp.maximum, largest, part))  # type: ignore[assignment]
+            largest = part if largest is None else tuple(map(xp.maximum, largest, part))
         assert largest is not None
         return largest
 

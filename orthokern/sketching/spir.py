@@ -59,7 +59,7 @@ class Operator:
         raise NotImplementedError
 
     def sketched(self, sketch: Any) -> tuple[Any, Any, Any]:
-        """d products, of which some are held at a time."""
+        """One product for each column, of which some are held at a time."""
         d, parts = self.shape[1], []
         for i in range(0, d, COLUMNS):
             unit = np.zeros((d, min(COLUMNS, d - i)), dtype=self.b.dtype)

@@ -60,10 +60,10 @@ class Start(NamedTuple):
 
 def gram_start(source: Source, request: Request) -> Start:
     """By the factor of the Gram matrix scaled to a unit diagonal."""
-    return start_of_sums(*source.normal_equations(), request.ridge)
+    return start_of_sums(*source.normal_equations(), ridge=request.ridge)
 
 
-def start_of_sums(g: Any, c: Any, squares_of_b: Any, ridge: Any) -> Start:
+def start_of_sums(g: Any, c: Any, squares_of_b: Any, *, ridge: Any) -> Start:
     """The same of ``A^H A`` and ``A^H B``; a column of zeros gets a zero in the solution."""
     xp = namespace(g)
     eye = identity_like(g)
@@ -184,10 +184,12 @@ def sketch_rows(source: Source, request: Request) -> int:
 def sketched_start(source: Source, request: Request) -> Start:
     """By QR of a sketch: its solution, and a whitener that leaves a condition number of about 6."""
     operator = sjlt(sketch_rows(source, request), source.shape[0], nnz=NNZ, seed=request.seed)
-    return start_of_sketch(*source.sketched(operator), source, request)
+    return start_of_sketch(*source.sketched(operator), source=source, request=request)
 
 
-def start_of_sketch(sa: Any, sb: Any, squares_of_b: Any, source: Source, request: Request) -> Start:
+def start_of_sketch(
+    sa: Any, sb: Any, squares_of_b: Any, *, source: Source, request: Request
+) -> Start:
     """The same of ``S A`` and ``S B``."""
     rows = int(sa.shape[-2])
     sa, sb = with_ridge(sa, sb, request.ridge)

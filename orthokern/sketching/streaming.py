@@ -86,7 +86,9 @@ def lstsq_stream(
     >>> np.round(orthokern.lstsq_stream(blocks).x, 12).tolist()
     [1.0, 2.0]
     """
-    check.choice(passes, PASSES, kernel="lstsq_stream", name="passes")
+    if passes not in PASSES:
+        message = f"lstsq_stream: expected passes to be 1 or 3, got {passes!r}"
+        raise OptionError(message)
     options = {
         "method": "auto",
         "rcond": rcond,
@@ -115,8 +117,8 @@ class _Stream:
     def __init__(self, blocks: Any, progress: Progress | None, *, again: bool) -> None:
         if again and isinstance(blocks, Iterator):
             message = (
-                "lstsq_stream: expected blocks that can be gone through several times, got an iterator; pass a function "
-                "that returns a new one, or passes=1"
+                "lstsq_stream: expected blocks that can be gone through several times, got an iterator; pass a "
+                "function that returns a new one, or passes=1"
             )
             raise OptionError(message)
         self.blocks, self.progress, self.number = blocks, progress, 0
@@ -262,12 +264,13 @@ class StreamingSketch:
         ridge = None
         if damp:
             ridge = xp.full_like(xp.real(g[0, :]), float(damp) ** 2)
-        start, method = start_of_sums(g, c, squares_of_b, ridge), LstsqMethod.GRAM
+        start, method = start_of_sums(g, c, squares_of_b, ridge=ridge), LstsqMethod.GRAM
         request = Request(ridge, rcond, eps(g), 1, True, None, self.seed)
         if sketches and not bool(start.rcond > least_rcond(g)):
             source = Blocks(lambda: iter(()))
             source.shape = (self.rows, int(g.shape[-1]))
-            start = start_of_sketch(*sketches, squares_of_b, source, request)
+            sa, sb = sketches
+            start = start_of_sketch(sa, sb, squares_of_b, source=source, request=request)
             method = LstsqMethod.SKETCH
         found = one_pass(g, c, start, ridge)
         stats = figures(start, found, request, method)

@@ -43,7 +43,7 @@ def wide_solution(a: Any, b: Any, request: Request, method: str) -> Solution:
 def _gram_span(a: Any, request: Request) -> Span:
     rows = adjoint(a)
     g, none, _ = normal_equations(rows, rows[..., :0])
-    start = start_of_sums(g, none, squares(none), None)
+    start = start_of_sums(g, none, squares(none), ridge=None)
     f = start.f * start.scale[..., None, :]
     xp = namespace(a)
     low = GRAM_RCOND * eps(a) ** 0.5

@@ -23,7 +23,8 @@ TINY = float(np.finfo(float).tiny)
 
 
 def _h(x: np.ndarray) -> np.ndarray:
-    return np.conj(np.swapaxes(x, -1, -2))
+    turned: np.ndarray = np.conj(np.swapaxes(x, -1, -2))
+    return turned
 
 
 def _columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -42,7 +43,7 @@ def backward_error(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> float:
     """Karlson and Waldén's estimate for the worst of all columns, relative to ``||A||_F``."""
     worst = 0.0
     for index in np.ndindex(*a.shape[:-2]):
-        u, s, vh = np.linalg.svd(a[index], full_matrices=False)
+        u, s, _ = np.linalg.svd(a[index], full_matrices=False)
         r = b[index] - a[index] @ x[index]
         length = np.maximum(np.linalg.norm(x[index], axis=0), TINY)
         omega = np.linalg.norm(r, axis=0) / length
@@ -86,13 +87,18 @@ def _lstsq_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> 
     }
 
 
+def _stacked_error(arrays: Arrays, x: np.ndarray, options: Options) -> float:
+    a, b = _stacked(arrays, options)
+    return backward_error(a, b, x)
+
+
 def _gram_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
-    a, b = arrays[0], arrays[1]
+    a, _ = arrays
     x, p, _ = out
     gram = _h(a) @ a + options["damp"] ** 2 * np.eye(a.shape[-1])
     white = _h(p) @ gram @ p - np.eye(a.shape[-1])
     return {
-        "backward error": Residual(backward_error(*_stacked((a, b), options), x) / eps, 10.0),
+        "backward error": Residual(_stacked_error(arrays, x, options) / eps, 10.0),
         "whitener": Residual(float(np.abs(white).max(initial=0.0)) / eps, 1e4),
     }
 
@@ -241,7 +247,7 @@ def _triangle(d: int, kept: int) -> Maker:
 
 
 def _flops(arrays: Arrays, options: Options) -> float:
-    return 2.0 * arrays[0].size * arrays[0].shape[-1]
+    return float(2.0 * arrays[0].size * arrays[0].shape[-1])
 
 
 declare(
