@@ -30,11 +30,13 @@ PRODUCTS_ALONE = frozenset(
         "ksupport_prox",
         "magnitude_quantile",
         "nearest_rows",
+        "normal_equations",
         "newton_schulz",
         "outlier_split",
         "project_simplex",
         "project_sparse_simplex",
         "prox_ksupport",
+        "residual_gradient",
         "root_orthogonalize",
         "round_to_marginals",
         "simplex_projection",
@@ -42,6 +44,7 @@ PRODUCTS_ALONE = frozenset(
         "soft_threshold",
         "spectral_norm_bounds",
         "wasserstein_1d",
+        "whitened_gram",
         "zoomout",
     }
 )
@@ -55,6 +58,8 @@ NOT_LAZY = frozenset(
         "entropic_solution",
         "exact_plan",
         "functional_map",
+        "gram_solution",
+        "gram_whitener",
         "linear_assignment",
         "proximal_plan",
         "quadratic_potentials",
@@ -62,6 +67,7 @@ NOT_LAZY = frozenset(
         "regularized_rows",
         "sinkhorn",
         "sinkhorn_route",
+        "sketched_lstsq",
         "solve_ot",
         "unbalanced_potentials",
     }

@@ -200,6 +200,48 @@ def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     return random_bits(index, seed=seed, stream=stream, group=group)
 
 
+@backend.implements("normal_equations")
+def _normal_equations(a: Any, b: Any) -> Any:
+    from .normal_equations import normal_equations
+
+    return normal_equations(a, b)
+
+
+@backend.implements("residual_gradient")
+def _residual_gradient(a: Any, b: Any, x: Any) -> Any:
+    from .normal_equations import residual_gradient
+
+    return residual_gradient(a, b, x)
+
+
+@backend.implements("whitened_gram")
+def _whitened_gram(a: Any, p: Any) -> Any:
+    from .normal_equations import whitened_gram
+
+    return whitened_gram(a, p)
+
+
+@backend.implements("gram_whitener")
+def _gram_whitener(g: Any) -> Any:
+    from .whitening import gram_whitener
+
+    return gram_whitener(g)
+
+
+@backend.implements("triangular_whitener")
+def _triangular_whitener(r: Any, *, cutoff: float) -> Any:
+    from .whitening import triangular_whitener
+
+    return triangular_whitener(r, cutoff=cutoff)
+
+
+@backend.implements("damped_norms")
+def _damped_norms(f: Any, shift: Any, v: Any) -> Any:
+    from .whitening import damped_norms
+
+    return damped_norms(f, shift, v)
+
+
 @backend.implements("scattered_rows")
 def _scattered_rows(
     a: Any, *, rows: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
@@ -237,3 +279,14 @@ def _unmixed_rows(y: Any, *, n: int, seed: int, permute: bool) -> Any:
     from .hadamard import unmixed_rows
 
     return unmixed_rows(y, n=n, seed=seed, permute=permute)
+
+
+def _complex(a: Any, *arrays: Any, **static: Any) -> str | None:
+    return "complex matrices run as the array-API body" if a.dtype.kind == "c" else None
+
+
+@backend.implements("gram_solution", when=_complex)
+def _gram_solution(a: Any, b: Any, *, damp: float, tol: float, max_refine: int) -> Any:
+    from .small_gram import gram_solution
+
+    return gram_solution(a, b, damp=damp, tol=tol, max_refine=max_refine)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import operators
+from . import lstsq, operators
 
-__all__ = ["operators"]
+__all__ = ["lstsq", "operators"]

@@ -1,0 +1,246 @@
+"""Small least-squares problems by the normal equations and refinement, each in one compiled call."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+# Figures of a right-hand side, in the order of the op.
+ERROR, RESIDUAL, SQUARES, CONDITION, BOUND, STEPS, METHOD, STATUS, RANK, PASSES, SKETCH = range(11)
+# Codes of the op: solved by the Gram matrix; not backward stable. Errors of so many times the tolerance are good.
+GRAM, UNSTABLE, ENOUGH = 1.0, 1.0, 4.0
+# The largest condition number of a factor that a Gram matrix can hold.
+MOST_CONDITION = 1e8
+# Squared norms that are neither zero nor out of range.
+LIMITS = (2.0**-900, 2.0**900)
+
+
+@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _cholesky(g: np.ndarray, shift: float, r: np.ndarray) -> bool:
+    """Upper triangular R with ``R^T R = G + shift I``; False where there is none."""
+    d = g.shape[0]
+    for i in range(d):
+        for j in range(i, d):
+            r[i, j] = g[i, j]
+        r[i, i] += shift
+    for i in range(d):
+        pivot = r[i, i]
+        if not pivot > 0.0:
+            return False
+        root = math.sqrt(pivot)
+        inverse = 1.0 / root
+        r[i, i] = root
+        for j in range(i + 1, d):
+            r[i, j] *= inverse
+        for m in range(i + 1, d):
+            factor = r[i, m]
+            for j in range(m, d):
+                r[m, j] -= factor * r[i, j]
+    return True
+
+
+@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _invert(r: np.ndarray, p: np.ndarray) -> None:
+    """``P = R^{-1}``, upper triangular: row i of ``R P = I`` from the rows below it."""
+    d = r.shape[0]
+    for i in range(d - 1, -1, -1):
+        for j in range(d):
+            p[i, j] = 0.0
+        p[i, i] = 1.0
+        for m in range(i + 1, d):
+            factor = r[i, m]
+            for j in range(m, d):
+                p[i, j] -= factor * p[m, j]
+        inverse = 1.0 / r[i, i]
+        for j in range(i, d):
+            p[i, j] *= inverse
+
+
+@numba.njit(cache=True)
+def _norm_of_columns(r: np.ndarray) -> float:
+    """1-norm of an upper triangular matrix."""
+    largest = 0.0
+    for j in range(r.shape[0]):
+        total = 0.0
+        for i in range(j + 1):
+            total += abs(r[i, j])
+        largest = max(largest, total)
+    return largest
+
+
+@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _damped_norm(r: np.ndarray, v: np.ndarray) -> float:
+    """``||R^{-T} v||``; ``v`` is overwritten."""
+    d, total = r.shape[0], 0.0
+    for i in range(d):
+        z = v[i] / r[i, i]
+        total += z * z
+        for j in range(i + 1, d):
+            v[j] -= r[i, j] * z
+    return math.sqrt(total)
+
+
+@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _step(p: np.ndarray, v: np.ndarray, w: np.ndarray, x: np.ndarray) -> None:
+    """``x += P P^T v`` for the upper triangular ``p``."""
+    d = p.shape[0]
+    for j in range(d):
+        w[j] = 0.0
+    for i in range(d):
+        for j in range(i, d):
+            w[j] += p[i, j] * v[i]
+    for i in range(d):
+        total = 0.0
+        for j in range(i, d):
+            total += p[i, j] * w[j]
+        x[i] += total
+
+
+@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float, g: np.ndarray) -> float:
+    """``g = A^T (b - A x) - ridge x``; the squared norm of the residual."""
+    n, d = a.shape
+    for j in range(d):
+        g[j] = -ridge * x[j]
+    total = 0.0
+    for i in range(n):
+        row = a[i]
+        r = b[i]
+        inner = 0.0
+        for j in range(d):
+            inner += row[j] * x[j]
+        r -= inner
+        total += r * r
+        for j in range(d):
+            g[j] += row[j] * r
+    return total
+
+
+@numba.njit(cache=True)
+def _refine(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    ridge: float,
+    tol: float,
+    most: int,
+    unit: np.ndarray,
+    scale: np.ndarray,
+    p: np.ndarray,
+    best: np.ndarray,
+    figures: np.ndarray,
+) -> None:
+    """One right-hand side: the best iterate into ``best``, its backward error, residual norm and steps."""
+    d = p.shape[0]
+    x, g, w, damped = np.zeros(d), np.empty(d), np.empty(d), np.empty((d, d))
+    _step(p, c, w, x)
+    squares_of_b = np.dot(b, b)
+    theta = d / squares_of_b
+    figures[ERROR], figures[RESIDUAL], figures[STEPS] = np.inf, np.inf, most
+    _gradient(a, b, x, ridge, g)
+    for step in range(1, most + 1):
+        _step(p, g, w, x)
+        total = _gradient(a, b, x, ridge, g)
+        length = 0.0
+        for j in range(d):
+            total += ridge * x[j] * x[j]
+            length += (scale[j] * x[j]) ** 2
+            w[j] = g[j] / scale[j]
+        weight = 1.0 + theta * length
+        if not _cholesky(unit, theta * total / weight, damped):
+            return
+        error = _damped_norm(damped, w) * math.sqrt(theta / (weight * d))
+        if error < figures[ERROR]:
+            figures[ERROR], figures[RESIDUAL], figures[SQUARES] = error, math.sqrt(total), total
+            worst = figures[CONDITION] * math.sqrt(d)
+            share = math.sqrt(total / (d * length)) if length > 0.0 else 0.0
+            figures[BOUND] = error * worst * (1.0 + worst * share)
+            best[:] = x
+        if not figures[ERROR] > tol:
+            figures[STEPS] = step
+            return
+
+
+@numba.njit(cache=True)
+def _solve(
+    a: np.ndarray,
+    b: np.ndarray,
+    ridge: float,
+    tol: float,
+    most: int,
+    limits: tuple[float, float],
+    x: np.ndarray,
+    p: np.ndarray,
+    figures: np.ndarray,
+) -> bool:
+    """One matrix; ``x`` and ``b`` hold their columns as rows. False where another way has to be taken."""
+    d, k = a.shape[1], b.shape[0]
+    g = np.dot(a.T, a)
+    scale, r = np.empty(d), np.empty((d, d))
+    for i in range(d):
+        total = g[i, i] + ridge
+        if not limits[0] < total < limits[1]:
+            return False
+        scale[i] = math.sqrt(total)
+    for i in range(d):
+        for j in range(d):
+            g[i, j] /= scale[i] * scale[j]
+        g[i, i] = 1.0
+    if not _cholesky(g, 0.0, r):
+        return False
+    _invert(r, p)
+    rcond = 1.0 / (_norm_of_columns(r) * _norm_of_columns(p))
+    for i in range(d):
+        for j in range(d):
+            p[i, j] /= scale[i]
+    for column in range(k):
+        squares_of_b = np.dot(b[column], b[column])
+        if not limits[0] < squares_of_b < limits[1]:
+            return False
+        c = np.dot(b[column], a)
+        row = figures[column]
+        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, d, 0.0, 1.0 / rcond
+        _refine(a, b[column], c, ridge, tol, most, g, scale, p, x[column], row)
+        good = row[ERROR] <= ENOUGH * tol and row[CONDITION] < MOST_CONDITION
+        row[STATUS] = 0.0 if good else UNSTABLE
+        row[PASSES] = row[STEPS] + 2
+    return True
+
+
+@numba.njit(cache=True)
+def _solve_all(
+    a: np.ndarray,
+    b: np.ndarray,
+    ridge: float,
+    tol: float,
+    most: int,
+    limits: tuple[float, float],
+    x: np.ndarray,
+    p: np.ndarray,
+    figures: np.ndarray,
+) -> None:
+    for i in range(a.shape[0]):
+        if not _solve(a[i], b[i], ridge, tol, most, limits, x[i], p[i], figures[i]):
+            figures[i, :, :] = 0.0
+            figures[i, :, ERROR] = figures[i, :, CONDITION] = np.inf
+            figures[i, :, STATUS] = UNSTABLE
+            x[i], p[i] = np.nan, np.nan
+
+
+def gram_solution(
+    a: np.ndarray, b: np.ndarray, *, damp: float, tol: float, max_refine: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(x, p, figures)`` of real matrices (..., n, d) and right-hand sides (..., n, k) in double precision."""
+    *batch, n, d = a.shape
+    k = b.shape[-1]
+    rows = np.ascontiguousarray(a, dtype=np.float64).reshape(-1, n, d)
+    right = b if k == 1 else np.swapaxes(b, -1, -2)
+    columns = np.ascontiguousarray(right, dtype=np.float64).reshape(-1, k, n)
+    x, p = np.zeros((len(rows), k, d)), np.empty((len(rows), d, d))
+    figures = np.empty((len(rows), k, SKETCH + 1))
+    _solve_all(rows, columns, damp**2, tol, max_refine, LIMITS, x, p, figures)
+    found = x if k == 1 else np.swapaxes(x, -1, -2)
+    shape = figures.shape[1:]
+    return found.reshape(*batch, d, k), p.reshape(*batch, d, d), figures.reshape(*batch, *shape)
