@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import spectral, transport
+    from . import inverse, spectral, transport
     from ._core.dispatch import explain, use_backend
     from ._core.errors import (
         ArrayTypeError,
@@ -23,6 +23,25 @@ if TYPE_CHECKING:
         ShapeError,
         UnsupportedError,
         ValuesError,
+    )
+    from .inverse import (
+        BilevelProblem,
+        Hypergradient,
+        HypergradientInfo,
+        MaidInfo,
+        MaidResult,
+        MaidStatus,
+        RidgePath,
+        RidgeProblem,
+        SelfCalInfo,
+        SelfCalModel,
+        SelfCalResult,
+        SelfCalStatus,
+        hypergradient,
+        maid,
+        ridge_path,
+        ridge_solve,
+        self_calibrate,
     )
     from .spectral import (
         NormBounds,
@@ -100,6 +119,25 @@ _HOMES = {
         "spectral_clip",
         "spectral_norm_bounds",
     ),
+    "inverse": (
+        "BilevelProblem",
+        "Hypergradient",
+        "HypergradientInfo",
+        "MaidInfo",
+        "MaidResult",
+        "MaidStatus",
+        "RidgePath",
+        "RidgeProblem",
+        "SelfCalInfo",
+        "SelfCalModel",
+        "SelfCalResult",
+        "SelfCalStatus",
+        "hypergradient",
+        "maid",
+        "ridge_path",
+        "ridge_solve",
+        "self_calibrate",
+    ),
     "transport": (
         "AssignmentInfo",
         "AssignmentResult",
@@ -149,7 +187,7 @@ _HOMES = {
         "ValuesError",
     ),
 }
-_FAMILIES = ("spectral", "transport")
+_FAMILIES = ("spectral", "inverse", "transport")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -157,10 +195,16 @@ __all__ = [
     "AssignmentInfo",
     "AssignmentResult",
     "BackendError",
+    "BilevelProblem",
     "ConvergenceWarning",
     "DTypeError",
     "Entropy",
     "FmapLosses",
+    "Hypergradient",
+    "HypergradientInfo",
+    "MaidInfo",
+    "MaidResult",
+    "MaidStatus",
     "NormBounds",
     "OTInfo",
     "OTResult",
@@ -173,8 +217,14 @@ __all__ = [
     "PolarInfo",
     "PolarResult",
     "RefinedMap",
+    "RidgePath",
+    "RidgeProblem",
     "RoutingInfo",
     "RoutingResult",
+    "SelfCalInfo",
+    "SelfCalModel",
+    "SelfCalResult",
+    "SelfCalStatus",
     "ShapeError",
     "SparsePlan",
     "SparsityConstrained",
@@ -189,10 +239,13 @@ __all__ = [
     "fmap_losses",
     "fmap_to_pointmap",
     "functional_map",
+    "hypergradient",
+    "inverse",
     "inverse_pth_root",
     "ksupport_norm_squared",
     "linear_assignment",
     "lmo_spectral_ball",
+    "maid",
     "matrix_sign",
     "newton_schulz",
     "orthogonalize",
@@ -202,8 +255,11 @@ __all__ = [
     "project_simplex",
     "project_sparse_simplex",
     "prox_ksupport",
+    "ridge_path",
+    "ridge_solve",
     "root_orthogonalize",
     "round_to_marginals",
+    "self_calibrate",
     "sinkhorn",
     "sinkhorn_route",
     "sliced_wasserstein",

@@ -28,7 +28,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(a: Any, model: str) -> Frame:
-    """Of each matrix of ``a``, or with a shared signal of all of them as one; directions below rounding are left out."""
+    """Of each matrix of ``a``, or of all as one for a shared signal; directions below rounding are left out."""
     xp = namespace(a)
     p, m, n = a.shape[-3:]
     whole = xp.reshape(a, (*a.shape[:-3], 1, p * m, n)) if model == "shared" else a

@@ -81,9 +81,9 @@ def hypergradient(
     delta: float = 1e-3,
     method: str = "cg",
 ) -> Hypergradient[ArrayT]:
-    r"""Gradient of :math:`f(\theta) = g(\hat x(\theta))`, :math:`\hat x(\theta) = \arg\min_x h(x, \theta)`, with an error bound.
+    r"""Gradient of :math:`g(\hat x(\theta))`, where :math:`\hat x(\theta) = \arg\min_x h(x, \theta)`, and a bound of its error.
 
-    :math:`\nabla f = -B^T H^{-1} \nabla g`, with :math:`H = h_{xx}` and :math:`B = h_{x\theta}`. Both the minimizer
+    It is :math:`-B^T H^{-1} \nabla g`, with :math:`H = h_{xx}` and :math:`B = h_{x\theta}`. Both the minimizer
     and the linear system are solved only as far as asked; what they really reached gives the bound
 
     .. math::
@@ -139,7 +139,10 @@ def checked_theta(theta: Any, kernel: str) -> None:
     """Refuse what is no vector of real numbers with values."""
     check.real(theta, kernel=kernel, name="theta")
     if is_traced(theta) or is_lazy(theta):
-        message = f"{kernel}: expected an eager array for theta, whose values decide how far to solve; call it outside jit"
+        message = (
+            f"{kernel}: expected an array with values for theta, which decide how far to solve; "
+            "call it outside jit, and compute lazy arrays first"
+        )
         raise UnsupportedError(message)
     if theta.ndim != 1:
         message = f"{kernel}: expected a vector theta (T,), got shape {tuple(theta.shape)}"
@@ -308,13 +311,13 @@ def _estimated(problem: BilevelProblem, x: Any, theta: Any, given: Constants) ->
         _or(given.upper_smoothness, lambda: largest(moved(lambda x, q: problem.upper_gradient(x)))),
         _or(
             given.cross_norm,
-            lambda: size**0.5
-            * largest([length(problem.cross_adjoint(x, theta, v)) for v in probes]),
+            lambda: (
+                size**0.5 * largest([length(problem.cross_adjoint(x, theta, v)) for v in probes])
+            ),
         ),
         _or(
             given.cross_smoothness,
-            lambda: size**0.5
-            * largest(moved(lambda x, q: problem.cross_adjoint(x, theta, q))),
+            lambda: size**0.5 * largest(moved(lambda x, q: problem.cross_adjoint(x, theta, q))),
         ),
         _or(
             given.inverse_smoothness,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dtypes import eps as unit_roundoff
-from .._core.namespace import namespace
 from .._core.typing import ArrayT
 from .hypergradient import (
     Hypergradient,
@@ -70,7 +70,7 @@ class MaidInfo(NamedTuple):
 
 
 class MaidResult(NamedTuple, Generic[ArrayT]):
-    """Hyperparameters (T,), value and lower solution (d,) there, and ``values``: those after each step, the start first."""
+    """Hyperparameters (T,), the value and the lower solution (d,) there, and the value after each step, from the start on."""
 
     theta: ArrayT
     value: ArrayT
@@ -97,7 +97,7 @@ class _Work(NamedTuple):
     adjoint: int = 0
     certified: bool = True
 
-    def plus(self, lower: int, adjoint: int, certified: bool) -> _Work:  # noqa: FBT001 - a record
+    def plus(self, lower: int, adjoint: int, certified: bool) -> _Work:
         return _Work(self.lower + lower, self.adjoint + adjoint, self.certified and certified)
 
 
@@ -171,7 +171,8 @@ def maid(
     asked, step = _Accuracy(eps0, delta0), step0
     x = problem.start(theta0) if x0 is None else x0
     theta: Any = theta0
-    work, values, failures, q = _Work(), [], 0, None
+    values: list[float] = []
+    work, failures, q = _Work(), 0, None
     while True:
         found, asked, work = _accurate(problem, theta, x, q, asked, 1 - certain, tol, work)
         x, q = found.x, found.q
@@ -182,13 +183,11 @@ def maid(
         status = _stopped(residual, tol, asked, x, len(values) > most)
         if status is not None:
             break
-        trial, step, work = _descended(
-            problem, theta, found, asked, step, share, TRIALS + failures, work
-        )
+        trial, work = _descended(problem, theta, found, asked, step, share, TRIALS + failures, work)
         if trial is None:
             asked, failures = asked.times(FINER), failures + 1
             continue
-        theta, x = trial
+        theta, x, step = trial
         values.append(float(problem.upper(x)))
         asked, step = asked.times(COARSER), step * LONGER
     info = MaidInfo(
@@ -207,12 +206,12 @@ def maid(
 
 
 def _stopped(
-    residual: float, tol: float, asked: _Accuracy, x: Any, over: bool  # noqa: FBT001 - a condition
+    residual: float, tol: float, asked: _Accuracy, x: Any, over: bool
 ) -> MaidStatus | None:
     """Why there is no next step, or None."""
     if residual <= tol:
         return MaidStatus.STATIONARY
-    if not asked.attainable(x) or residual != residual:
+    if not asked.attainable(x) or math.isnan(residual):
         return MaidStatus.PRECISION
     return MaidStatus.MAX_ITER if over else None
 
@@ -248,7 +247,7 @@ def _descended(
     share: float,
     trials: int,
     work: _Work,
-) -> tuple[tuple[Any, Any] | None, float, _Work]:
+) -> tuple[tuple[Any, Any, float] | None, _Work]:
     """The first of the steps, each half of the one before, that lowers the value for certain."""
     size = length(found.grad)
     smooth = problem.constants(found.x, theta).upper_smoothness
@@ -260,9 +259,9 @@ def _descended(
         smooth = lower.constants.upper_smoothness
         there = float(problem.upper(lower.x)) + _doubt(problem, lower.x, lower.error, smooth)
         if there - here <= -share * step * size**2:
-            return (ahead, lower.x), step, work
+            return (ahead, lower.x, step), work
         step *= SHORTER
-    return None, step, work
+    return None, work
 
 
 def _doubt(problem: BilevelProblem, x: Any, error: float, smooth: float | None) -> float:

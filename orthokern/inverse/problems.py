@@ -156,7 +156,10 @@ def _fitting(matrix: Any, vector: Any, name: str, other: str) -> None:
     for label, part in ((name, matrix), (other, vector)):
         check.real(part, kernel="RidgeProblem", name=label)
         if is_traced(part) or is_lazy(part):
-            message = f"RidgeProblem: expected an array with values for {label}, got a traced or lazy one; compute it first"
+            message = (
+                f"RidgeProblem: expected an array with values for {label}, got a traced or lazy one; "
+                "make the problem outside jit, and compute lazy arrays first"
+            )
             raise UnsupportedError(message)
     if matrix.ndim != 2 or tuple(vector.shape) != (matrix.shape[0],) or 0 in matrix.shape:
         message = (
@@ -171,7 +174,9 @@ def _one_hot(groups: Any, d: int) -> np.ndarray:
     index = [0] * d if groups is None else [int(g) for g in groups]
     count = max(index, default=-1) + 1
     if len(index) != d or sorted(set(index)) != list(range(count)):
-        message = f"RidgeProblem: expected {d} groups numbered from 0 without a gap, got {index[:8]}"
+        message = (
+            f"RidgeProblem: expected {d} groups numbered from 0 without a gap, got {index[:8]}"
+        )
         raise ValuesError(message)
     return np.eye(count)[index]
 

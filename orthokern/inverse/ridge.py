@@ -98,7 +98,7 @@ def ridge_solution(a: Any, b: Any, weights: Any, /) -> Any:
 
 @kernel()
 def ridge_solve(a: ArrayT, b: ArrayT, weights: Any, /, *, backend: str | None = None) -> ArrayT:
-    r"""Ridge regression with a weight for each coefficient: the minimizer of :math:`\|A x - b\|^2 + \sum_i w_i |x_i|^2`.
+    r"""Ridge regression with a weight for each coefficient: minimizes :math:`\|A x - b\|^2 + \sum_i w_i |x_i|^2`.
 
     Parameters
     ----------
@@ -145,7 +145,9 @@ def ridge_solve(a: ArrayT, b: ArrayT, weights: Any, /, *, backend: str | None = 
 
 
 @kernel()
-def ridge_path(a: ArrayT, b: ArrayT, weights: Any, /, *, backend: str | None = None) -> RidgePath[ArrayT]:
+def ridge_path(
+    a: ArrayT, b: ArrayT, weights: Any, /, *, backend: str | None = None
+) -> RidgePath[ArrayT]:
     r"""Ridge regression for many single weights from one singular value decomposition, with GCV and leave-one-out.
 
     Parameters

@@ -18,7 +18,7 @@ from .elimination import alternating_gains, images, inverse_gains, norms, phase
 
 MODELS = ("auto", "shared", "diverse", "snapshots")
 METHODS = ("spectral", "lstsq", "als")
-NORMALIZATIONS = ("norm", "mean", None)
+NORMALIZATIONS = ("norm", "mean")
 MOST_ALTERNATIONS = 200
 # Singular values nearer to one another than this leave the direction between them open.
 LEAST_GAP = 1.5
@@ -158,7 +158,8 @@ def self_calibrate(
     """
     kind = _checked(y, a, model)
     check.choice(method, METHODS, kernel="self_calibrate", name="method")
-    check.choice(normalize, NORMALIZATIONS, kernel="self_calibrate", name="normalize")
+    if normalize is not None:
+        check.choice(normalize, NORMALIZATIONS, kernel="self_calibrate", name="normalize")
     check.flag(noise_weight, kernel="self_calibrate", name="noise_weight")
     check.flag(check_finite, kernel="self_calibrate", name="check_finite")
     steps = check.count(refine, kernel="self_calibrate", name="refine", least=0)
@@ -302,9 +303,7 @@ def _scale(d: Any, lost: Any, normalize: str | None) -> Any:
     return xp.sqrt(count) / (size * phase(mean))
 
 
-def _packed(
-    dtype: Any, d: Any, x: Any, info: SelfCalInfo[Any], finite: Any
-) -> SelfCalResult[Any]:
+def _packed(dtype: Any, d: Any, x: Any, info: SelfCalInfo[Any], finite: Any) -> SelfCalResult[Any]:
     """NaN where nothing is known, in the dtype of the input."""
     xp = namespace(d)
     known = finite[..., None] & ~info.masked
