@@ -81,9 +81,10 @@ def hypergradient(
     delta: float = 1e-3,
     method: str = "cg",
 ) -> Hypergradient[ArrayT]:
-    r"""Gradient of :math:`g(\hat x(\theta))`, where :math:`\hat x(\theta) = \arg\min_x h(x, \theta)`, and a bound of its error.
+    r"""Gradient of a function of a minimizer, and a bound of its error.
 
-    It is :math:`-B^T H^{-1} \nabla g`, with :math:`H = h_{xx}` and :math:`B = h_{x\theta}`. Both the minimizer
+    The gradient of :math:`f(\theta) = g(\hat x(\theta))` with :math:`\hat x(\theta) = \arg\min_x h(x, \theta)` is
+    :math:`-B^T H^{-1} \nabla g`, with :math:`H = h_{xx}` and :math:`B = h_{x\theta}`. Both the minimizer
     and the linear system are solved only as far as asked; what they really reached gives the bound
 
     .. math::

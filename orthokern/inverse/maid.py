@@ -70,7 +70,7 @@ class MaidInfo(NamedTuple):
 
 
 class MaidResult(NamedTuple, Generic[ArrayT]):
-    """Hyperparameters (T,), the value and the lower solution (d,) there, and the value after each step, from the start on."""
+    """Hyperparameters (T,), value and lower solution (d,) there, and the values at the start and after each step."""
 
     theta: ArrayT
     value: ArrayT

@@ -196,20 +196,22 @@ def ridge_curve(a: Any, b: Any, weights: Any, /) -> tuple[Any, Any, Any, Any]:
     n = a.shape[-2]
     p, s, qh = thin_svd(a)
     total = squares(s)[..., None, :] + weights[..., :, None]
-    kept = squares(s)[..., None, :] / total
-    dof = xp.sum(kept, axis=-1)
+    kept, lost = squares(s)[..., None, :] / total, weights[..., :, None] / total
     inner = adjoint(p) @ b
     # Axes: weights, singular values, right-hand sides.
-    shrunk = (s[..., None, :] / total)[..., None]
-    x = adjoint(qh)[..., None, :, :] @ (xp.astype(shrunk, a.dtype) * inner[..., None, :, :])
-    lost = xp.astype(weights[..., :, None] / total, a.dtype)[..., None] * inner[..., None, :, :]
-    # What lies outside of the range of A is left whole.
-    outside = b - p @ inner
-    residual = outside[..., None, :, :] + p[..., None, :, :] @ lost
-    leverage = kept @ xp.matrix_transpose(squares(p))
-    gcv = n * xp.sum(squares(residual), axis=-2) / ((n - dof) ** 2)[..., None]
-    loo = xp.mean(squares(residual) / squares(1 - leverage)[..., None], axis=-2)
-    return x, gcv, loo, dof
+    shrunk = xp.astype(s[..., None, :] / total, a.dtype)[..., None]
+    x = adjoint(qh)[..., None, :, :] @ (shrunk * inner[..., None, :, :])
+    residual = p[..., None, :, :] @ (xp.astype(lost, a.dtype)[..., None] * inner[..., None, :, :])
+    # Shares that are lost are summed, and not taken from 1.
+    free = lost @ xp.matrix_transpose(squares(p))
+    rest = n - s.shape[-1]
+    if rest:
+        # What lies outside of the range of A is left whole.
+        residual = residual + (b - p @ inner)[..., None, :, :]
+        free = free + (1 - xp.sum(squares(p), axis=-1))[..., None, :]
+    gcv = n * xp.sum(squares(residual), axis=-2) / ((xp.sum(lost, axis=-1) + rest) ** 2)[..., None]
+    loo = xp.mean(squares(residual / xp.astype(free, a.dtype)[..., None]), axis=-2)
+    return x, gcv, loo, xp.sum(kept, axis=-1)
 
 
 def _system(a: Any, b: Any, name: str) -> tuple[Any, Any, bool]:

@@ -40,6 +40,11 @@ class SelfCalStatus(IntEnum):
     NOT_FINITE = 2
 
 
+# As numbers, because Dynamo does not convert members of an enumeration.
+IDENTIFIED, AMBIGUOUS, NOT_FINITE = map(int, SelfCalStatus)
+CODES = {model.name.lower(): int(model) for model in SelfCalModel}
+
+
 class SelfCalInfo(NamedTuple, Generic[ArrayT]):
     """How well the data determine the gains; arrays in the batch shape.
 
@@ -322,19 +327,18 @@ def _info(
     floor = lost.shape[-1] * eps(sigma) * largest
     # A smallest value that is rounding alone tells nothing about the gap.
     unclear = (second <= floor) | (second < LEAST_GAP * least)
-    codes = [xp.full_like(count, int(code)) for code in SelfCalStatus]
-    status = xp.where(unclear, codes[SelfCalStatus.AMBIGUOUS], codes[SelfCalStatus.IDENTIFIED])
-    status = xp.where(finite, status, codes[SelfCalStatus.NOT_FINITE])
+    status = xp.where(unclear, xp.full_like(count, AMBIGUOUS), xp.full_like(count, IDENTIFIED))
+    status = xp.where(finite, status, xp.full_like(count, NOT_FINITE))
     return SelfCalInfo(
         iterations=count,
         residual=mask_members(constant(residual), finite),
-        converged=status == int(SelfCalStatus.IDENTIFIED),
+        converged=status == IDENTIFIED,
         status=status,
         sigma=mask_members(constant(sigma[..., :2]), finite[..., None]),
         gap=_ratio(second, least),
         cond=_ratio(largest, second),
         masked=lost,
-        model=xp.asarray(int(SelfCalModel[kind.upper()]), dtype=xp.int32, device=device(sigma)),
+        model=xp.asarray(CODES[kind], dtype=xp.int32, device=device(sigma)),
     )
 
 

@@ -39,7 +39,7 @@ def _solution_residuals(
 ) -> dict[str, Residual]:
     a, b, w = arrays
     value = _optimality(a, _columns(b, a), w, _columns(x, a) if b.ndim < a.ndim else x)
-    return {"normal equations": Residual(value / eps, 30.0)}
+    return {"normal equations": Residual(value / eps, 3.0)}
 
 
 def _path_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
@@ -54,20 +54,21 @@ def _path_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> d
         worst["normal equations"] = max(
             worst["normal equations"], _optimality(a, b, np.full(a.shape[-1], w), one)
         )
-        hat = a @ np.linalg.solve(_h(a) @ a + w * np.eye(a.shape[-1]), _h(a))
-        r, h = b - hat @ b, np.real(np.diagonal(hat, axis1=-2, axis2=-1))
-        trace = h.sum(-1)
+        # I - H, without a difference.
+        free = w * np.linalg.inv(a @ _h(a) + w * np.eye(n))
+        r, h = free @ b, np.real(np.diagonal(free, axis1=-2, axis2=-1))
+        rest = h.sum(-1)
         exact = (
-            n * np.sum(np.abs(r) ** 2, -2) / (n - trace[..., None]) ** 2,
-            np.mean(np.abs(r / (1 - h[..., None])) ** 2, -2),
+            n * np.sum(np.abs(r) ** 2, -2) / rest[..., None] ** 2,
+            np.mean(np.abs(r / h[..., None]) ** 2, -2),
         )
         for found, known in zip((gcv, loo), exact, strict=True):
             score = found[..., i, None] if x.ndim == a.ndim else found[..., i, :]
             worst["scores"] = max(worst["scores"], float(np.max(np.abs(score / known - 1))))
-        worst["scores"] = max(worst["scores"], float(np.max(np.abs(dof[..., i] / trace - 1))))
+        worst["scores"] = max(worst["scores"], float(np.max(np.abs(dof[..., i] / (n - rest) - 1))))
     return {
-        "normal equations": Residual(worst["normal equations"] / eps, 30.0),
-        "scores": Residual(worst["scores"] / eps, 500.0),
+        "normal equations": Residual(worst["normal equations"] / eps, 3.0),
+        "scores": Residual(worst["scores"] / eps, 100.0),
     }
 
 
