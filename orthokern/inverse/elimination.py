@@ -113,20 +113,19 @@ def _reduced(frame: Frame, y: Any, model: str) -> tuple[Any, Any]:
 
 
 class _Spectrum(NamedTuple):
-    """Eigenvalues and vectors of the scaled problem; the first vector is refined."""
+    """The first eigenvector of the scaled problem, the others, and the two smallest eigenvalues and the largest."""
 
     values: Any
     vectors: Any
     first: Any
-    least: Any
-    largest: Any
+    extremes: Any
 
 
 def _decomposed(frame: Frame, y: Any, model: str, units: Any, lost: Any, s: Any) -> _Spectrum:
     """Of ``units S units``, with rows that are lost moved out of the way.
 
-    Squaring costs half of the digits; the smallest eigenpair gets them back by corrections whose residual is formed
-    by the projection itself.
+    Squaring costs half of the digits; the two smallest eigenpairs get them back by corrections whose residual is
+    formed by the projection itself.
     """
     xp = namespace(y)
     live = xp.astype(~lost, y.dtype)
@@ -140,17 +139,25 @@ def _decomposed(frame: Frame, y: Any, model: str, units: Any, lost: Any, s: Any)
     largest = xp.max(
         xp.where(values < 1.5 * trace, values, xp.zeros_like(values)), axis=-1, keepdims=True
     )
-    first, rest = vectors[..., 0], vectors[..., 1:]
-    for _ in range(CORRECTIONS):
-        image, least = _applied(frame, y, model, scale, first)
-        gaps = values[..., 1:] - least
-        wide = gaps > eps(y) * largest
-        weights = xp.where(wide, 1 / xp.where(wide, gaps, xp.ones_like(gaps)), xp.zeros_like(gaps))
-        inner = (adjoint(rest) @ image[..., None])[..., 0] * xp.astype(weights, y.dtype)
-        first = first - (rest @ inner[..., None])[..., 0]
-        first = first / xp.astype(norms(first), y.dtype)
-    _, least = _applied(frame, y, model, scale, first)
-    return _Spectrum(values[..., 1:], rest, first, least, largest)
+
+    def corrected(v: Any, others: Any, above: Any) -> tuple[Any, Any]:
+        for _ in range(CORRECTIONS):
+            image, quotient = _applied(frame, y, model, scale, v)
+            gaps = above - quotient
+            wide = gaps > eps(y) * largest
+            weights = xp.where(
+                wide, 1 / xp.where(wide, gaps, xp.ones_like(gaps)), xp.zeros_like(gaps)
+            )
+            inner = (adjoint(others) @ image[..., None])[..., 0] * xp.astype(weights, y.dtype)
+            v = v - (others @ inner[..., None])[..., 0]
+            v = v / xp.astype(norms(v), y.dtype)
+        return v, _applied(frame, y, model, scale, v)[1]
+
+    first, least = corrected(vectors[..., 0], vectors[..., 1:], values[..., 1:])
+    _, second = corrected(vectors[..., 1], vectors[..., 2:], values[..., 2:])
+    return _Spectrum(
+        values[..., 1:], vectors[..., 1:], first, xp.concat([least, second, largest], axis=-1)
+    )
 
 
 def _applied(frame: Frame, y: Any, model: str, scale: Any, v: Any) -> tuple[Any, Any]:
@@ -169,17 +176,17 @@ def _inner(u: Any, v: Any) -> Any:
 
 
 def _nearest_to_one(found: _Spectrum, w: Any) -> Any:
-    """Minimizer of the misfit plus ``|w^H u - 1|^2``; a misfit of zero divides nothing."""
+    """Minimizer of the misfit with ``w^H u = 1``; a misfit of zero divides nothing."""
     xp = namespace(w)
-    least = xp.astype(found.least, w.dtype)
-    known = found.values > eps(w) * found.largest
+    least, largest = found.extremes[..., :1], found.extremes[..., 2:]
+    known = found.values > eps(w) * largest
     inverse = xp.where(
         known, 1 / xp.where(known, found.values, xp.ones_like(found.values)), 0 * found.values
     )
     inner = (adjoint(found.vectors) @ w[..., None])[..., 0] * xp.astype(inverse, w.dtype)
     u = found.first * _inner(found.first, w)
-    u = u + least * (found.vectors @ inner[..., None])[..., 0]
-    total = least + _inner(w, u)
+    u = u + xp.astype(least, w.dtype) * (found.vectors @ inner[..., None])[..., 0]
+    total = _inner(w, u)
     some = total != 0
     return u / xp.where(some, total, xp.ones_like(total))
 
@@ -191,7 +198,7 @@ def inverse_gains(
     """Inverse gains ``s`` for which ``diag(y_l) s`` is nearest to the ranges of the matrices.
 
     Returns ``(s, x, sigma, lost)``: s (..., m) is of length 1 in the metric of the noise ("spectral") or has
-    ``w^H s = 1`` up to the misfit ("lstsq"), signals x (..., p, n) or (..., 1, n), the two smallest singular values
+    ``w^H s = 1`` ("lstsq"), signals x (..., p, n) or (..., 1, n), the two smallest singular values
     and the largest, and which gains nothing determines (zeros in ``s``).
     """
     xp = namespace(y)
@@ -208,8 +215,7 @@ def inverse_gains(
     s = scale * u
     if method == "spectral":
         s = s * phase(_inner(s, w))
-    second = xp.maximum(found.values[..., :1], 0 * found.least)
-    sigma = xp.sqrt(xp.concat([found.least, second, found.largest], axis=-1))
+    sigma = xp.sqrt(found.extremes)
     return s, signals(frame, y * s[..., None, :], model), sigma, lost
 
 

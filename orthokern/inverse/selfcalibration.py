@@ -117,8 +117,8 @@ def self_calibrate(
         Whether there is one signal for all measurements ("shared") or one for each; "auto" is "snapshots" where ``a``
         has no more dimensions than ``y``, and else has to be named.
     method : {"spectral", "lstsq", "als"}
-        "spectral" takes the smallest singular direction. "lstsq" adds the equation :math:`w^H s = 1` and solves by
-        least squares, which needs gains whose phases are roughly known. "als" goes on from "spectral" with
+        "spectral" takes the smallest singular direction. "lstsq" adds the equation :math:`w^H s = 1` to the least
+        squares, which needs gains whose phases are roughly known. "als" goes on from "spectral" with
         alternating least squares on the gains themselves until the residual settles.
     w : array (..., m), optional
         Weights of that equation, and what fixes the phase of "spectral"; ones by default.
@@ -142,10 +142,10 @@ def self_calibrate(
 
     Notes
     -----
-    Counting equations, "shared" needs p m >= m + n - 1, the others p m >= m + n p - 1 and m > n. A gain of zero
-    cannot be represented: a sensor that measures nothing at all is masked. Without noise the error is a few eps times
-    ``info.cond``, which is no square: the eigenvector of the squared problem is corrected with residuals of the
-    problem itself.
+    Counting equations, "shared" needs p m >= m + n - 1 and m > 1, the others p m >= m + n p - 1 and m > n. A gain of
+    zero cannot be represented: a sensor that measures nothing at all is masked. Without noise the error is a few eps
+    times ``info.cond``, which is no square: the eigenvector of the squared problem is corrected with residuals of
+    the problem itself.
 
     References
     ----------
@@ -228,7 +228,7 @@ def _checked(y: Any, a: Any, model: Any) -> str:
 
 def _enough_equations(kind: str, p: int, m: int, n: int) -> None:
     if kind == "shared":
-        rule, good = "p m >= m + n - 1", p * m >= m + n - 1
+        rule, good = "p m >= m + n - 1 and m > 1", p * m >= m + n - 1 and m > 1
     else:
         rule, good = "p m >= m + n p - 1 and m > n", p * m >= m + n * p - 1 and m > n
     if not good or 0 in (p, m, n):
