@@ -9,15 +9,26 @@ from typing import Any, NamedTuple
 
 from .._core.dispatch import op
 from .._core.dtypes import eps, is_complex
+from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, gram, identity_like, thin_svd
 from .._core.loop import iterate, repeat
-from .._core.namespace import namespace
+from .._core.namespace import is_lazy, namespace
 
 CORRECTIONS = 2
 # Below this share of a row nothing but the signal's own freedom explains it.
 LEAST_SHARE = 64.0
 # Alternating steps end where a step lowers the residual by less than this share of it.
 ENOUGH = 1e-6
+
+
+def refuse_lazy(x: Any) -> None:
+    """Refuse arrays of Dask, which has no decompositions of stacks and no eigenvalues."""
+    if is_lazy(x):
+        message = (
+            "expected an array whose library decomposes stacks of matrices, got one of Dask; "
+            "call compute() first, or map the kernel over the blocks"
+        )
+        raise UnsupportedError(message)
 
 
 class Frame(NamedTuple):
@@ -201,6 +212,7 @@ def inverse_gains(
     ``w^H s = 1`` ("lstsq"), signals x (..., p, n) or (..., 1, n), the two smallest singular values
     and the largest, and which gains nothing determines (zeros in ``s``).
     """
+    refuse_lazy(y)
     xp = namespace(y)
     dead = xp.sum(squares(y), axis=-2) == 0
     a = xp.where(dead[..., None, :, None], xp.zeros_like(a), a)
@@ -236,6 +248,7 @@ def alternating_gains(
 
     Returns ``(d, x, count)``: ``steps`` steps, or as many as it takes until the residual hardly sinks.
     """
+    refuse_lazy(y)
     xp = namespace(y)
     total = norms(xp.reshape(y, (*y.shape[:-2], -1)))
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dtypes import eps as unit_roundoff
-from .._core.errors import OptionError, UnsupportedError
+from .._core.errors import ShapeError, UnsupportedError
 from .._core.linalg import identity_like
 from .._core.loop import iterate
 from .._core.namespace import is_lazy, is_traced, namespace
@@ -16,7 +16,9 @@ from .._core.typing import ArrayT
 from .problems import BilevelProblem, Constants
 
 METHODS = ("cg", "exact")
-MOST_NEWTON = 50
+MOST_NEWTON, MOST_HALVINGS = 50, 30
+# A step has to lower the gradient by this share of what it aims at.
+LEAST_PROGRESS = 1e-4
 # Steps of conjugate gradients for each coefficient, and a few more.
 CG_STEPS = 4
 # For constants that are only estimated: directions tried, how far, and what the largest ratio is multiplied by.
@@ -147,7 +149,7 @@ def checked_theta(theta: Any, kernel: str) -> None:
         raise UnsupportedError(message)
     if theta.ndim != 1:
         message = f"{kernel}: expected a vector theta (T,), got shape {tuple(theta.shape)}"
-        raise OptionError(message)
+        raise ShapeError(message)
 
 
 def length(v: Any) -> float:
@@ -155,12 +157,15 @@ def length(v: Any) -> float:
     return float(namespace(v).linalg.vector_norm(v))
 
 
-def minimized(problem: BilevelProblem, theta: Any, x: Any, error: float) -> Lower:
-    """Newton's method with conjugate gradients, until the gradient says that x is within ``error``.
+def minimized(
+    problem: BilevelProblem, theta: Any, x: Any, error: float, *, exact: bool = False
+) -> Lower:
+    """Newton's method until the gradient says that x is within ``error``, or until rounding ends it.
 
-    For a quadratic function this is one run of conjugate gradients. A step that does not lower the gradient is halved.
+    The steps are found by conjugate gradients, for a quadratic function in one run of them, or ``exact`` with the
+    Hessian as a matrix. A step that does not lower the gradient is halved.
     """
-    steps = 0
+    count = 0
     gradient = problem.gradient(x, theta)
     mu = known_constants(problem, x, theta)[0].strong_convexity or 0.0
     goal = mu * error
@@ -168,18 +173,30 @@ def minimized(problem: BilevelProblem, theta: Any, x: Any, error: float) -> Lowe
         size = length(gradient)
         if not size > goal:
             break
-        direction, count = _conjugate_gradients(problem, x, theta, gradient, None, 0.9 * goal)
-        steps += count
-        step = 1.0
-        ahead = problem.gradient(x - direction, theta)
-        while not length(ahead) < size and step > unit_roundoff(x):
-            step /= 2
-            ahead = problem.gradient(x - step * direction, theta)
-        if not length(ahead) < size:
+        if exact:
+            direction = _dense_solution(problem, x, theta, gradient)
+        else:
+            direction, taken = _conjugate_gradients(problem, x, theta, gradient, None, 0.9 * goal)
+            count += taken
+        step, ahead = _halved(problem, x, theta, direction, size)
+        if step == 0:
             break
         x, gradient = x - step * direction, ahead
     constants, certified = known_constants(problem, x, theta)
-    return Lower(x, length(gradient) / mu if mu > 0 else math.inf, constants, certified, steps)
+    return Lower(x, length(gradient) / mu if mu > 0 else math.inf, constants, certified, count)
+
+
+def _halved(
+    problem: BilevelProblem, x: Any, theta: Any, direction: Any, size: float
+) -> tuple[float, Any]:
+    """The first of the steps 1, 1/2, ... that lowers the gradient, and the gradient there; 0 if none does."""
+    step = 1.0
+    for _ in range(MOST_HALVINGS):
+        ahead = problem.gradient(x - step * direction, theta)
+        if length(ahead) <= (1 - LEAST_PROGRESS * step) * size:
+            return step, ahead
+        step /= 2
+    return 0.0, None
 
 
 def evaluated(
@@ -192,30 +209,18 @@ def evaluated(
 
 
 def _exact(problem: BilevelProblem, theta: Any, x: Any) -> Hypergradient[Any]:
-    """Newton's method with the Hessian as a matrix, until the gradient stops to sink."""
-    xp = namespace(theta)
-    size = math.inf
-    for _ in range(MOST_NEWTON):
-        gradient = problem.gradient(x, theta)
-        if not length(gradient) < size / 2:
-            break
-        size = length(gradient)
-        hessian = _hessian(problem, x, theta)
-        x = x - xp.linalg.solve(hessian, gradient[:, None])[:, 0]
-    constants, certified = known_constants(problem, x, theta)
-    mu = constants.strong_convexity or 0.0
-    reached = length(problem.gradient(x, theta)) / mu if mu > 0 else math.inf
-    lower = Lower(x, reached, constants, certified, 0)
-    upward = problem.upper_gradient(x)
-    hessian = _hessian(problem, x, theta)
-    q = xp.linalg.solve(hessian, upward[:, None])[:, 0]
+    lower = minimized(problem, theta, x, 0.0, exact=True)
+    upward = problem.upper_gradient(lower.x)
+    q = _dense_solution(problem, lower.x, theta, upward)
     return _bounded(problem, theta, lower, upward, q, 0, (math.inf, math.inf))
 
 
-def _hessian(problem: BilevelProblem, x: Any, theta: Any) -> Any:
+def _dense_solution(problem: BilevelProblem, x: Any, theta: Any, right: Any) -> Any:
+    """Solution with the Hessian as a matrix, made column by column."""
+    xp = namespace(x)
     eye = identity_like(x[:, None] * x[None, :])
     columns = [problem.hessian_product(x, theta, eye[:, i]) for i in range(x.shape[0])]
-    return namespace(x).stack(columns, axis=-1)
+    return xp.linalg.solve(xp.stack(columns, axis=-1), right[:, None])[:, 0]
 
 
 def _bounded(

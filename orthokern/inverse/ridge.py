@@ -9,11 +9,11 @@ from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel, op
 from .._core.dtypes import compute_precision, real_dtype
-from .._core.errors import ShapeError, UnsupportedError
+from .._core.errors import ShapeError
 from .._core.linalg import adjoint, gram, identity_like, thin_svd
-from .._core.namespace import device, is_array, is_lazy, namespace, same_library
+from .._core.namespace import device, is_array, namespace, same_library
 from .._core.typing import ArrayT
-from .elimination import squares
+from .elimination import refuse_lazy, squares
 
 REFINEMENTS = 3
 
@@ -82,6 +82,7 @@ def ridge_solution(a: Any, b: Any, weights: Any, /) -> Any:
 
     With fewer rows than columns by QR of ``[(A diag(w)^{-1/2})^H; I]``, whose order is that of the rows.
     """
+    refuse_lazy(a)
     xp = namespace(a)
     rows, columns = a.shape[-2:]
     root = xp.astype(xp.sqrt(weights), a.dtype)
@@ -136,9 +137,11 @@ def ridge_solve(a: ArrayT, b: ArrayT, weights: Any, /, *, backend: str | None = 
     u, v, alone = _system(a, b, "ridge_solve")
     w = _positive(weights, u)
     xp = namespace(u)
-    heads = [tuple(u.shape[:-2]), tuple(v.shape[:-2]), tuple(w.shape[:-1])]
-    batch = check.common_shape(heads, kernel="ridge_solve", names="a, b and weights")
-    # Stacks of one rank, which leave no doubt what is a matrix and what a stack of vectors.
+    heads = [tuple(u.shape[:-2]), tuple(w.shape[:-1]), tuple(v.shape[:-2])]
+    batch = check.common_shape(heads, kernel="ridge_solve", names="a, weights and b")
+    own = check.common_shape(heads[:2], kernel="ridge_solve", names="a and weights")
+    u = xp.broadcast_to(u, (*own, *u.shape[-2:]))
+    # A stack of matrices, which no library takes for a stack of vectors.
     x = ridge_solution(u, xp.broadcast_to(v, (*batch, *v.shape[-2:])), w)
     x = x[..., 0] if alone else x
     return xp.astype(x, xp.result_type(a, b), copy=False)  # type: ignore[no-any-return]
@@ -192,6 +195,7 @@ def ridge_path(
 @op()
 def ridge_curve(a: Any, b: Any, weights: Any, /) -> tuple[Any, Any, Any, Any]:
     """``(x, gcv, loo, dof)`` of ridge regression at each of ``weights`` (L,), by one SVD."""
+    refuse_lazy(a)
     xp = namespace(a)
     n = a.shape[-2]
     p, s, qh = thin_svd(a)
@@ -219,12 +223,9 @@ def _system(a: Any, b: Any, name: str) -> tuple[Any, Any, bool]:
     check.matrix(a, kernel=name, name="a")
     check.floating(b, kernel=name, name="b")
     xp = same_library(a, b)
-    if is_lazy(a):
-        message = f"{name}: expected an array whose library solves systems, got one of Dask; call compute() first"
-        raise UnsupportedError(message)
     check.not_empty(a, kernel=name, name="a")
     alone = b.ndim == a.ndim - 1
-    if b.ndim not in (a.ndim, a.ndim - 1) or b.shape[-1 if alone else -2] != a.shape[-2]:
+    if b.ndim < a.ndim - 1 or b.shape[-1 if alone else -2] != a.shape[-2]:
         message = (
             f"{name}: expected b (..., {a.shape[-2]}) or (..., {a.shape[-2]}, k) for a {tuple(a.shape)}, "
             f"got shape {tuple(b.shape)}"

@@ -9,8 +9,8 @@ from .._core import check
 from .._core.autodiff import constant
 from .._core.dispatch import kernel
 from .._core.dtypes import compute_precision, eps
-from .._core.errors import OptionError, ShapeError, UnsupportedError, ValuesError
-from .._core.namespace import device, is_lazy, is_traced, namespace, same_library
+from .._core.errors import OptionError, ShapeError, ValuesError
+from .._core.namespace import device, is_traced, namespace, same_library
 from .._core.results import mask_members
 from .._core.scaling import balance
 from .._core.typing import ArrayT
@@ -200,12 +200,6 @@ def _checked(y: Any, a: Any, model: Any) -> str:
     for name, array in (("y", y), ("a", a)):
         check.matrix(array, kernel="self_calibrate", name=name)
     same_library(y, a)
-    if is_lazy(y):
-        message = (
-            "self_calibrate: expected an array whose library has eigenvalues, got one of Dask; call compute() first, "
-            "or map the kernel over the blocks"
-        )
-        raise UnsupportedError(message)
     check.choice(model, MODELS, kernel="self_calibrate", name="model")
     if model == "auto" and a.ndim > y.ndim:
         message = (
