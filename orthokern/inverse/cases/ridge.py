@@ -132,7 +132,7 @@ declare(
     flops=_flops,
     cases=[
         Case("tall", _system(40, 12, 2), forward=FORWARD),
-        Case("wide, transposed", _system(9, 30, 2), layout="transposed"),
+        Case("wide, strided", _system(9, 30, 2), layout="strided"),
     ],
 )
 
