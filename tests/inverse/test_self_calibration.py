@@ -46,21 +46,27 @@ def measured(rng, model, m, n, p, *, snr=None, real=False):
     return Truth(y, a, gains, x)
 
 
-def dense(truth, model):
-    """The whole linear system in inverse gains and signals, by least squares with the mean of the former set."""
+def whole(truth, model):
+    """The linear system in inverse gains and signals."""
     p, m = truth.y.shape
     n = truth.a.shape[-1]
     blocks = 1 if model == "shared" else p
-    system = np.zeros((p * m + 1, m + blocks * n), dtype=truth.y.dtype)
+    system = np.zeros((p * m, m + blocks * n), dtype=truth.y.dtype)
     for k in range(p):
         rows = slice(k * m, (k + 1) * m)
         system[rows, :m] = np.diag(truth.y[k])
         first = m + (0 if model == "shared" else k * n)
         system[rows, first : first + n] = -(truth.a if model == "snapshots" else truth.a[k])
-    system[-1, :m] = 1
-    right = np.zeros(p * m + 1)
-    right[-1] = 1
-    return np.linalg.lstsq(system, right, rcond=None)[0]
+    return system
+
+
+def dense(truth, model):
+    """Least squares with the sum of the inverse gains set."""
+    p, m = truth.y.shape
+    system = whole(truth, model)
+    mean = np.where(np.arange(system.shape[1]) < m, 1.0, 0.0)
+    right = np.where(np.arange(p * m + 1) < p * m, 0.0, 1.0)
+    return np.linalg.lstsq(np.vstack([system, mean]), right, rcond=None)[0]
 
 
 def calibrated(truth, model, **options):
@@ -111,6 +117,24 @@ def test_the_phase_transition_is_where_the_equations_run_out(model, p, most):
         assert apart(found.x, truth.x) < 10 * limit
     with pytest.raises(orthokern.ShapeError, match="p m >= m"):
         calibrated(measured(rng, model, 32, most + 1, p), model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_refused_has_more_than_one_solution(model):
+    """And what is not has one, up to a scalar: the count against ranks."""
+    m = 7
+    for p in (1, 2, 3, 5):
+        for n in range(1, 3 * m if model == "shared" else m + 1):
+            truth = measured(np.random.default_rng([p, n]), model, m, n, p)
+            free = np.sum(np.linalg.svd(whole(truth, model))[1] < 1e-10)
+            free += max(0, whole(truth, model).shape[1] - p * m)
+            try:
+                found = calibrated(truth, model)
+            except orthokern.ShapeError:
+                assert free > 1, (p, n)
+            else:
+                assert free == 1, (p, n)
+                assert bool(found.info.converged)
 
 
 @pytest.mark.parametrize("model", MODELS)
