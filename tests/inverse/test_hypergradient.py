@@ -171,14 +171,50 @@ def test_a_hessian_that_moves():
         assert exact.grad[i] == pytest.approx((ahead - behind) / (2 * h), abs=1e-9)
 
 
+class Flat:
+    """``log cosh(x - 5)`` and a little curvature: a full Newton step from zero jumps far beyond the minimum."""
+
+    def start(self, theta):
+        return np.zeros(1)
+
+    def gradient(self, x, theta):
+        return np.tanh(x - 5) + np.exp(theta) * x
+
+    def hessian_product(self, x, theta, v):
+        return (1 / np.cosh(x - 5) ** 2 + np.exp(theta)) * v
+
+    def cross_adjoint(self, x, theta, q):
+        return np.exp(theta) * x * q
+
+    def upper(self, x):
+        return (x**2).sum() / 2
+
+    def upper_gradient(self, x):
+        return x
+
+    def constants(self, x, theta):
+        w = float(np.exp(theta)[0])
+        return Constants(w, 1.0, float(np.abs(w * x).max()), w, 1.0 / w**2)
+
+
+@pytest.mark.parametrize("method", ["cg", "exact"])
+def test_newton_steps_are_halved_where_they_jump(method):
+    theta = np.log([0.02])
+    found = orthokern.hypergradient(Flat(), theta, method=method, eps=1e-9, delta=1e-9)
+    assert found.info.lower_error < 1e-9
+    assert np.abs(Flat().gradient(found.x, theta)).max() < 1e-10
+    assert 0 < found.x[0] < 5
+
+
 def test_all_terms_of_the_bound():
     """By hand, for one dimension: B = 10 x, H^-1 = 10 x + 1, g = x^2 / 2 at x = 1, where the minimizer is 2."""
-    found = module_bound(Constants(1.0, 1.0, 10.0, 10.0, 10.0), 1.0, 0.0, 1.0, 11.0)
     true = abs(10 * 1 * 11 * 1 - 10 * 2 * 21 * 2)
-    # L_g / mu counts for |H^-1|, which is up to 21 here.
-    assert found == 10 * (1 + 10) + 10 * (11 + 1 + 10)
-    exact = module_bound(Constants(1 / 21, 1.0, 10.0, 10.0, 10.0), 1.0, 0.0, 1.0, 11.0)
-    assert exact >= true
+    # 1 / mu is the largest |H^-1|, 21 at the minimizer.
+    found = module_bound(Constants(1 / 21, 1.0, 10.0, 10.0, 10.0), 1.0, 0.0, 1.0, 11.0)
+    assert true <= found == pytest.approx(10 * (21 + 10) + 10 * (11 + 21 + 10))
+    parts = module_bound(Constants(2.0, 3.0, 5.0, 7.0, 11.0), 0.1, 0.01, 13.0, 17.0)
+    moved = (3 / 2 + 11 * 13) * 0.1
+    assert parts == pytest.approx(5 * (0.01 / 2 + moved) + 7 * 0.1 * (17 + 0.01 / 2 + moved))
 
 
 def module_bound(*arguments):
