@@ -16,7 +16,7 @@ from .._core.namespace import is_lazy, namespace
 
 CORRECTIONS = 2
 # Below this share of a row nothing but the signal's own freedom explains it.
-LEAST_SHARE = 64.0
+LEAST_SHARE = 8.0
 # Alternating steps end where a step lowers the residual by less than this share of it.
 ENOUGH = 1e-6
 
