@@ -98,19 +98,19 @@ def norms(x: Any) -> Any:
     return xp.sqrt(xp.sum(squares(x), axis=-1, keepdims=True))
 
 
-def _reduced(frame: Frame, y: Any, model: str) -> tuple[Any, Any]:
-    """``(S, share)``: ``s^H S s`` is the squared misfit of inverse gains ``s`` with the best signals.
+def _reduced(frame: Frame, y: Any, model: str) -> tuple[Any, Any, Any]:
+    """``(energy, explained, share)``: ``s^H S s``, ``S = diag(energy) - explained``, is the squared misfit of ``s``.
 
-    ``share`` (..., m) is the diagonal of what white noise in ``y`` adds to ``S``, for variance 1.
+    It is that of inverse gains with the best signals; ``share`` (..., m) is the diagonal of what white noise in ``y``
+    adds to ``S``, for variance 1.
     """
     xp = namespace(y)
     p, m = y.shape[-2:]
     q = frame.q
-    eye = identity_like(adjoint(y) @ y)
+    energy = xp.sum(squares(y), axis=-2)
     if model == "snapshots":
         q = q[..., 0, :, :]
-        share = p * (1 - xp.sum(squares(q), axis=-1))
-        return (eye - q @ adjoint(q)) * gram(y), share
+        return energy, (q @ adjoint(q)) * gram(y), p * (1 - xp.sum(squares(q), axis=-1))
     q = xp.reshape(q, (*q.shape[:-3], p, m, q.shape[-1]))
     share = xp.sum(1 - xp.sum(squares(q), axis=-1), axis=-2)
     z = conjugate(y)[..., None] * q
@@ -119,8 +119,7 @@ def _reduced(frame: Frame, y: Any, model: str) -> tuple[Any, Any]:
     else:
         z = xp.moveaxis(z, -3, -2)
         z = xp.reshape(z, (*z.shape[:-2], p * z.shape[-1]))
-    energy = xp.astype(xp.sum(squares(y), axis=-2), y.dtype)
-    return eye * energy[..., None] - z @ adjoint(z), share
+    return energy, z @ adjoint(z), share
 
 
 class _Spectrum(NamedTuple):
@@ -132,23 +131,26 @@ class _Spectrum(NamedTuple):
     extremes: Any
 
 
-def _decomposed(frame: Frame, y: Any, model: str, units: Any, lost: Any, s: Any) -> _Spectrum:
-    """Of ``units S units``, with rows that are lost moved out of the way.
+def _decomposed(
+    frame: Frame, y: Any, model: str, energy: Any, explained: Any, scale: Any
+) -> _Spectrum:
+    """Of ``diag(scale) S diag(scale)``, with rows whose scale is zero moved out of the way.
 
     Squaring costs half of the digits; the two smallest eigenpairs get them back by corrections whose residual is
     formed by the projection itself.
     """
     xp = namespace(y)
-    live = xp.astype(~lost, y.dtype)
-    scale = live * xp.astype(units, y.dtype)
-    s = s * scale[..., :, None] * conjugate(scale)[..., None, :]
-    eye = identity_like(s)
-    trace = xp.sum(real_part(s * eye), axis=(-2, -1))[..., None]
-    trace = xp.where(trace > 0, trace, xp.ones_like(trace))
-    aside = xp.where(lost, 2 * trace, xp.zeros_like(trace))
-    values, vectors = xp.linalg.eigh(s + eye * xp.astype(aside, y.dtype)[..., None])
+    diagonal = energy * scale * scale
+    top = xp.sum(diagonal, axis=-1, keepdims=True)
+    top = xp.where(top > 0, top, xp.ones_like(top))
+    diagonal = xp.astype(xp.where(scale > 0, diagonal, 2 * top), y.dtype)
+    weights = xp.astype(scale[..., :, None] * scale[..., None, :], y.dtype)
+    values, vectors = xp.linalg.eigh(
+        identity_like(explained) * diagonal[..., None] - explained * weights
+    )
+    scale = xp.astype(scale, y.dtype)
     largest = xp.max(
-        xp.where(values < 1.5 * trace, values, xp.zeros_like(values)), axis=-1, keepdims=True
+        xp.where(values < 1.5 * top, values, xp.zeros_like(values)), axis=-1, keepdims=True
     )
 
     def corrected(v: Any, others: Any, above: Any) -> tuple[Any, Any]:
@@ -159,7 +161,7 @@ def _decomposed(frame: Frame, y: Any, model: str, units: Any, lost: Any, s: Any)
             weights = xp.where(
                 wide, 1 / xp.where(wide, gaps, xp.ones_like(gaps)), xp.zeros_like(gaps)
             )
-            inner = (adjoint(others) @ image[..., None])[..., 0] * xp.astype(weights, y.dtype)
+            inner = _coefficients(others, image) * xp.astype(weights, y.dtype)
             v = v - (others @ inner[..., None])[..., 0]
             v = v / xp.astype(norms(v), y.dtype)
         return v, _applied(frame, y, model, scale, v)[1]
@@ -178,7 +180,12 @@ def _applied(frame: Frame, y: Any, model: str, scale: Any, v: Any) -> tuple[Any,
     quotient = xp.sum(squares(t), axis=(-2, -1))[..., None]
     # Projected once more, so that rounding errors stay in the range, where the inverse does not blow them up.
     t = _projected(frame, t, model)
-    return conjugate(scale) * xp.sum(conjugate(y) * t, axis=-2), quotient
+    return scale * xp.sum(conjugate(y) * t, axis=-2), quotient
+
+
+def _coefficients(vectors: Any, v: Any) -> Any:
+    """``V^H v`` without a copy of the conjugate matrix."""
+    return conjugate((conjugate(v)[..., None, :] @ vectors)[..., 0, :])
 
 
 def _inner(u: Any, v: Any) -> Any:
@@ -194,7 +201,7 @@ def _nearest_to_one(found: _Spectrum, w: Any) -> Any:
     inverse = xp.where(
         known, 1 / xp.where(known, found.values, xp.ones_like(found.values)), 0 * found.values
     )
-    inner = (adjoint(found.vectors) @ w[..., None])[..., 0] * xp.astype(inverse, w.dtype)
+    inner = _coefficients(found.vectors, w) * xp.astype(inverse, w.dtype)
     u = found.first * _inner(found.first, w)
     u = u + xp.astype(least, w.dtype) * (found.vectors @ inner[..., None])[..., 0]
     total = _inner(w, u)
@@ -217,12 +224,13 @@ def inverse_gains(
     dead = xp.sum(squares(y), axis=-2) == 0
     a = xp.where(dead[..., None, :, None], xp.zeros_like(a), a)
     frame = frame_of(a, model)
-    s, share = _reduced(frame, y, model)
+    energy, explained, share = _reduced(frame, y, model)
     lost = dead | (share <= LEAST_SHARE * max(y.shape[-2:]) * eps(y))
     share = xp.where(lost, xp.ones_like(share), share)
     units = 1 / xp.sqrt(share) if weighted else xp.ones_like(share)
-    found = _decomposed(frame, y, model, units, lost, s)
-    scale = xp.astype(xp.where(lost, xp.zeros_like(units), units), y.dtype)
+    units = xp.where(lost, xp.zeros_like(units), units)
+    found = _decomposed(frame, y, model, energy, explained, units)
+    scale = xp.astype(units, y.dtype)
     u = found.first if method == "spectral" else _nearest_to_one(found, scale * w)
     s = scale * u
     if method == "spectral":
