@@ -220,3 +220,10 @@ def _unmixed_rows(y: Any, *, n: int, seed: int, permute: bool) -> Any:
     from .hadamard import unmixed_rows
 
     return unmixed_rows(y, n=n, seed=seed, permute=permute)
+
+
+@backend.implements("thin_qr")
+def _thin_qr(a: Any, *, seed: int) -> Any:
+    from .cholesky_qr import thin_qr
+
+    return thin_qr(a, seed=seed)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from .cholesky_qr import CholQRInfo, CholQRResult, rand_cholqr
 from .embedding import sketch_distortion, suggest_sketch_size
+from .frequent_directions import FrequentDirections
 from .hadamard import fwht
 from .kronecker import kronecker_srht, tensor_sketch
+from .nystrom import NystromResult, PCGInfo, PCGResult, nystrom, nystrom_pcg
 from .operators import (
     SketchOperator,
     countsketch,
@@ -14,14 +17,28 @@ from .operators import (
     srht,
     uniform_row_sketch,
 )
+from .randomized import SVDResult, leverage_scores, randomized_range_finder, randomized_svd
 
 __all__ = [
+    "CholQRInfo",
+    "CholQRResult",
+    "FrequentDirections",
+    "NystromResult",
+    "PCGInfo",
+    "PCGResult",
+    "SVDResult",
     "SketchOperator",
     "countsketch",
     "fwht",
     "gaussian_sketch",
     "kronecker_srht",
+    "leverage_scores",
+    "nystrom",
+    "nystrom_pcg",
     "rademacher_sketch",
+    "rand_cholqr",
+    "randomized_range_finder",
+    "randomized_svd",
     "sjlt",
     "sketch_distortion",
     "srht",
