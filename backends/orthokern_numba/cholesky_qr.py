@@ -51,7 +51,7 @@ def _householder(a: np.ndarray, q: np.ndarray, r: np.ndarray) -> None:
 
 def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
     """Write the factors into ``q`` and ``r``; False where they would not be accurate."""
-    n, d = a.shape
+    d = a.shape[1]
     f, (geqrf, trcon) = library(a.dtype), _lapack(a.dtype)
     rows = -(-2 * d // NNZ) * NNZ
     sketch = scattered_rows(a, rows=rows, nnz=NNZ, seed=seed, start=0, stream=1, group=0)
@@ -59,15 +59,14 @@ def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
     diagonal = np.abs(np.diagonal(r0))
     if not (np.isfinite(r0).all() and diagonal.min() > 0):
         return False
+    r0 *= (np.diagonal(r0).conj() / diagonal)[:, None]
     g = _whitened_gram(a, r0, q, f)
     low, failed = f.potrf(g, lower=0, clean=1, overwrite_a=1)
     if failed or not trcon(low, norm="1", uplo="U", diag="N")[0] > LEAST_CONDITION / d**0.5:
         return False
     _divide(q, low, f)
     upper = f.trmm(1.0, low, r0)
-    phase = np.diagonal(upper) / np.abs(np.diagonal(upper))
-    q *= phase
-    np.multiply(phase.conj()[:, None], upper, out=r)
+    r[...] = upper
     return True
 
 

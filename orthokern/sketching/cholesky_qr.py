@@ -89,7 +89,7 @@ def rand_cholqr(
         pivots = _pivots(work, seed)
         work = xp.take_along_axis(work, pivots[..., None, :], axis=-1)
     q, r = thin_qr(work, seed=seed)
-    q, r = nan_unless(undo == undo, q), r * undo
+    q, r = nan_unless(namespace(a).isfinite(undo), q), r * undo
     info = CholQRInfo(_rank(r, max(a.shape[-2:]) * eps(a)))
     return CholQRResult(returned(q, a), returned(r, a), pivots, info)
 

@@ -97,7 +97,9 @@ def nystrom(
         )
     values, vectors = _nystrom(lambda x: work @ x, work, width, seed)
     values = xp.astype(values[..., :k] * undo[..., 0], real_dtype(a), copy=False)
-    return NystromResult(values, returned(nan_unless(undo == undo, vectors[..., :, :k]), a))
+    return NystromResult(
+        values, returned(nan_unless(namespace(a).isfinite(undo), vectors[..., :, :k]), a)
+    )
 
 
 def _expect_values(x: Any, name: str) -> None:

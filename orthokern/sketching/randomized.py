@@ -85,7 +85,7 @@ def randomized_range_finder(
     check.matrix(a, kernel=name, name="a")
     options = _checked(a, k, oversample, power, tol, seed, name)
     work, undo = balanced(a)
-    return returned(nan_unless(undo == undo, _range(work, *options)), a)  # type: ignore[no-any-return]
+    return returned(nan_unless(namespace(a).isfinite(undo), _range(work, *options)), a)  # type: ignore[no-any-return]
 
 
 @kernel()
@@ -147,7 +147,7 @@ def randomized_svd(
     if wide:
         u, vh = adjoint(vh), adjoint(u)
     u, vh = _signed(u, vh)
-    known = undo == undo
+    known = namespace(a).isfinite(undo)
     factors = nan_unless(known, u), s * undo[..., 0], nan_unless(known, vh)
     xp = namespace(a)
     s = xp.astype(factors[1], (xp.real(a) if is_complex(a) else a).dtype, copy=False)
@@ -174,7 +174,7 @@ def _checked(
     if tol is not None:
         tol = check.interval(tol, kernel=kernel, name="tol", low=eps(a) ** 0.5)
         if is_traced(a) or a.ndim > 2:
-            message = f"{kernel}: expected one matrix with values for tol, whose result has a shape of its own; pass k instead"
+            message = f"{kernel}: expected one matrix with values for tol, which sets the shape; pass k instead"
             raise UnsupportedError(message)
     return most, oversampled(most, more, size), power, tol, seed
 
@@ -285,7 +285,7 @@ def leverage_scores(
     work, undo = balanced(a)
     cutoff = max(a.shape[-2:]) * eps(a)
     scores = _exact(work, cutoff, seed) if method == "exact" else _sketched(work, cutoff, seed)
-    scores = nan_unless(undo[..., 0] == undo[..., 0], scores)
+    scores = nan_unless(namespace(a).isfinite(undo[..., 0]), scores)
     return xp.astype(scores, (xp.real(a) if is_complex(a) else a).dtype, copy=False)  # type: ignore[no-any-return]
 
 
