@@ -129,10 +129,10 @@ def balanced(a: Any) -> tuple[Any, Any]:
 def _rank(r: Any, tolerance: float) -> Any:
     xp = namespace(r)
     if 0 in r.shape[-2:]:
-        return xp.zeros(r.shape[:-2], dtype=xp.int64)
+        return xp.zeros(r.shape[:-2], dtype=xp.int32)
     pivots = xp.abs(xp.linalg.diagonal(r))
     kept = (pivots > tolerance * xp.max(pivots, axis=-1, keepdims=True)) & (pivots > 0)
-    return xp.sum(xp.astype(kept, xp.int64), axis=-1)
+    return xp.sum(xp.astype(kept, xp.int32), axis=-1)
 
 
 def _pivots(a: Any, seed: int) -> Any:

@@ -59,7 +59,7 @@ class FrequentDirections:
             )
             raise ValuesError(message)
         for start in range(0, rows.shape[0], self.l):
-            self._take(widened(rows[start : start + self.l, :]))
+            self._take(widened(rows[start : min(start + self.l, rows.shape[0]), :]))
         return self
 
     def merge(self, other: FrequentDirections) -> FrequentDirections:

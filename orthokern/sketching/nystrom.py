@@ -95,7 +95,7 @@ def nystrom(
         return NystromResult(
             xp.zeros((*a.shape[:-2], k), dtype=real_dtype(a)), returned(vectors, a)
         )
-    values, vectors = _nystrom(lambda x: work @ x, work, width, seed)
+    values, vectors = _nystrom(lambda x: work @ x, work, width, seed, eps(a))
     values = xp.astype(values[..., :k] * undo[..., 0], real_dtype(a), copy=False)
     return NystromResult(
         values, returned(nan_unless(namespace(a).isfinite(undo), vectors[..., :, :k]), a)
@@ -108,16 +108,16 @@ def _expect_values(x: Any, name: str) -> None:
         raise UnsupportedError(message)
 
 
-def _nystrom(product: Product, like: Any, width: int, seed: int) -> tuple[Any, Any]:
-    """``(values, vectors)`` with ``width`` columns, of a K known by its products with arrays (..., n, width)."""
+def _nystrom(product: Product, like: Any, width: int, seed: int, unit: float) -> tuple[Any, Any]:
+    """``(values, vectors)`` with ``width`` columns, of a K known by its products with arrays (..., n, width) and to ``unit``."""
     xp, n = namespace(like), like.shape[-2]
     omega, _ = thin_qr(gaussian(n, width, like=like, seed=seed), seed=seed)
     y = product(omega)
-    shift = n**0.5 * eps(y) * frobenius(y)
+    shift = n**0.5 * unit * frobenius(y)
     y = y + xp.astype(shift, y.dtype) * omega
     w, v = xp.linalg.eigh(hermitian_part(adjoint(omega) @ y))
     _refuse_negative(w, shift[..., 0])
-    # Below the shift is nothing but rounding; a matrix of zeros has no shift.
+    # Below the shift there is nothing but rounding; a matrix of zeros has no shift.
     floor = xp.maximum(w, shift[..., 0])
     root = xp.where(floor > 0, 1 / xp.sqrt(xp.where(floor > 0, floor, xp.ones_like(floor))), floor)
     q, r = thin_qr(y @ (v * xp.astype(root, v.dtype)[..., None, :]), seed=seed)
@@ -142,7 +142,7 @@ def nystrom_pcg(
     *,
     mu: float,
     k: int,
-    tol: float = 1e-10,
+    tol: float = 1e-8,
     max_iter: int = 500,
     seed: int = 0,
     backend: str | None = None,
@@ -160,7 +160,7 @@ def nystrom_pcg(
     k : int
         Rank of the preconditioner, at most n; 0 for none.
     tol : float
-        Stop at this residual over the norm of each column of b.
+        Stop at this residual over the norm of each column of b; eps times ``(||K|| + mu) / mu`` can be reached.
     max_iter : int
         Most steps; a warning says when they were not enough.
     seed : int
@@ -201,7 +201,7 @@ def nystrom_pcg(
     if 0 in b.shape:
         return PCGResult(b, _info(right, 0, right[..., 0, :], tol))
     x, steps, residual = _solve(
-        product, right, mu, _preconditioner(product, right, k, mu, seed), tol, max_iter
+        product, right, mu, _preconditioner(product, right, k, mu, seed, _unit(a, b)), tol, max_iter
     )
     info = _info(right, steps, residual, tol)
     finite = namespace(b).isfinite(info.residual)
@@ -228,11 +228,16 @@ def _product(a: Any, b: Any) -> tuple[Product, bool]:
     return (lambda x: work @ x), alone
 
 
-def _preconditioner(product: Product, b: Any, k: int, mu: float, seed: int) -> Product:
+def _unit(a: Any, b: Any) -> float:
+    """Precision in which K is known."""
+    return eps(a if hasattr(a, "shape") else b)
+
+
+def _preconditioner(product: Product, b: Any, k: int, mu: float, seed: int, unit: float) -> Product:
     if k == 0:
         return lambda r: r
     xp = namespace(b)
-    values, vectors = _nystrom(product, b, k, seed)
+    values, vectors = _nystrom(product, b, k, seed, unit)
     share = (values[..., -1:] + mu) / (values + mu) - 1
     share = xp.astype(share, b.dtype)[..., :, None]
     return lambda r: r + vectors @ (share * (adjoint(vectors) @ r))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import operators
+from . import factorizations, operators
 
-__all__ = ["operators"]
+__all__ = ["factorizations", "operators"]
