@@ -45,7 +45,7 @@ class PCGResult(NamedTuple, Generic[ArrayT]):
 
 @kernel()
 def nystrom(
-    a: ArrayT, k: int, /, *, oversample: int = 10, seed: int = 0, backend: str | None = None
+    a: ArrayT, /, k: int, *, oversample: int = 10, seed: int = 0, backend: str | None = None
 ) -> NystromResult[ArrayT]:
     r"""Eigenvalues and vectors of a rank-k approximation of a positive semidefinite K, from one product ``K Omega``.
 
@@ -109,7 +109,7 @@ def _expect_values(x: Any, name: str) -> None:
 
 
 def _nystrom(product: Product, like: Any, width: int, seed: int, unit: float) -> tuple[Any, Any]:
-    """``(values, vectors)`` with ``width`` columns, of a K known by its products with arrays (..., n, width) and to ``unit``."""
+    """``(values, vectors)`` with ``width`` columns, of a K known by its products, to ``unit``."""
     xp, n = namespace(like), like.shape[-2]
     omega, _ = thin_qr(gaussian(n, width, like=like, seed=seed), seed=seed)
     y = product(omega)
@@ -199,7 +199,7 @@ def nystrom_pcg(
     right = widened(b)[..., None] if alone else widened(b)
     k = check.count(k, kernel=name, name="k", least=0, most=right.shape[-2])
     if 0 in b.shape:
-        return PCGResult(b, _info(right, 0, right[..., 0, :], tol))
+        return PCGResult(b, _info(right, 0, namespace(b).sum(right, axis=-2), tol))
     x, steps, residual = _solve(
         product, right, mu, _preconditioner(product, right, k, mu, seed, _unit(a, b)), tol, max_iter
     )

@@ -30,8 +30,8 @@ class SVDResult(NamedTuple, Generic[ArrayT]):
 @kernel()
 def randomized_range_finder(
     a: ArrayT,
-    k: int | None = None,
     /,
+    k: int | None = None,
     *,
     oversample: int = 10,
     power: int = 1,
@@ -91,8 +91,8 @@ def randomized_range_finder(
 @kernel()
 def randomized_svd(
     a: ArrayT,
-    k: int | None = None,
     /,
+    k: int | None = None,
     *,
     oversample: int = 10,
     power: int = 2,

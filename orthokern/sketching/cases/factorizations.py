@@ -120,7 +120,11 @@ declare(
     residuals=_svd_residuals,
     flops=_flops,
     outputs=(1,),
-    cases=[],
+    cases=[
+        Case("rank three", _rank_three, {"k": 5, "oversample": 0}),
+        Case("all values", _complex(2, 9, 6), {"k": 6}),
+        Case("digits", _digits, {"k": 20}, real=True),
+    ],
 )
 declare(
     leverage_scores,
@@ -128,4 +132,6 @@ declare(
     flops=_flops,
     cases=[Case("tall", _normal(90, 10)), Case("complex stack", _complex(2, 30, 4))],
 )
-declare(nystrom, residuals=_nystrom_residuals, flops=_flops, cases=[])
+declare(
+    nystrom, residuals=_nystrom_residuals, flops=_flops, cases=[Case("rank four", _gram, {"k": 6})]
+)
