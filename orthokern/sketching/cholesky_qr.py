@@ -36,7 +36,7 @@ class CholQRResult(NamedTuple, Generic[ArrayT]):
     info: CholQRInfo[ArrayT]
 
 
-@kernel(ops=("balance", "thin_qr", "scattered_rows"))
+@kernel()
 def rand_cholqr(
     a: ArrayT, /, *, pivot: bool = False, seed: int = 0, backend: str | None = None
 ) -> CholQRResult[ArrayT]:
@@ -196,6 +196,9 @@ def thin_qr(a: Any, /, *, seed: int) -> tuple[Any, Any]:
         return xp.zeros((*a.shape[:-2], n, k), dtype=a.dtype), xp.zeros(
             (*a.shape[:-2], k, d), dtype=a.dtype
         )
+    if is_lazy(a) and a.shape[-2] < a.shape[-1]:
+        message = f"thin_qr: expected n >= d for a Dask array, got shape {tuple(a.shape)}; call a.compute() first"
+        raise UnsupportedError(message)
     q, r = xp.linalg.qr(decomposable(a), mode="reduced")
     diagonal = (
         xp.linalg.diagonal(r) if not is_lazy(r) else r.map_blocks(_block_diagonal, drop_axis=0)
