@@ -91,7 +91,9 @@ class SketchOperator:
 
     def to_dense(self, *, xp: Any = np) -> Any:
         """S as an array (s, n) of the namespace ``xp``, in its widest floating dtype."""
-        return self.apply(xp.eye(self.shape[1], dtype=xp.float64))
+        # JAX has no numbers of 64 bits by default, and says so where they are asked for.
+        wide = str(xp.arange(1).dtype).endswith("64")
+        return self.apply(xp.eye(self.shape[1], dtype=xp.float64 if wide else xp.float32))
 
     def to_sparse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row indices, column indices and values of the entries that are not zero, as NumPy arrays."""

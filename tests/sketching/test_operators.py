@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import pickle
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import orthokern
 from orthokern._core.cases import exact_words
 from orthokern.sketching import kronecker, operators
-from orthokern.testing.libraries import to_numpy
+from orthokern.testing.libraries import MODULES, to_numpy
 
 from ..helpers import outside
 from .conftest import eps_of, made
@@ -208,6 +209,15 @@ def test_entries_are_those_of_the_dense_matrix(kind):
     matrix = np.zeros(operator.shape)
     np.add.at(matrix, (rows, columns), values)
     np.testing.assert_allclose(matrix, operator.to_dense(), rtol=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["sjlt", "srht"])
+def test_the_matrix_as_an_array_of_each_library(kind, library):
+    operator = MAKERS[kind]()
+    found = operator.to_dense(
+        xp=importlib.import_module("jax.numpy" if library == "jax" else MODULES[library])
+    )
+    near(found, operator.to_dense(), found)
 
 
 @every_kind
@@ -408,6 +418,16 @@ def test_gradients_and_transforms_of_jax(kind, rng):
     back = jax.grad(lambda z: (operator.adjoint(z) * x).sum())(weight)
     near(back, np.asarray(y), x)
     near(jax.jit(jax.vmap(operator.apply))(x), np.asarray(y), x)
+
+
+@some_kinds
+def test_torch_compiles_the_product(kind, rng):
+    torch = pytest.importorskip("torch")
+    torch._dynamo.reset()
+    operator = MAKERS[kind]()
+    x = torch.tensor(rng.standard_normal((N, 3)))
+    compiled = torch.compile(operator.apply, backend="eager", fullgraph=True)
+    np.testing.assert_allclose(compiled(x), operator @ x, rtol=0, atol=1e-13)
 
 
 JAX_WITHOUT_64_BITS = """
