@@ -38,6 +38,7 @@ def best(*calls: Callable[[], Any]) -> list[float]:
 
 
 def qr(n: int, d: int) -> None:
+    """Condition number 1e12."""
     a = graded(n, d, np.logspace(0, -12, d))
     ours, theirs = best(lambda: orthokern.rand_cholqr(a), lambda: np.linalg.qr(a))
     q, r, *_ = orthokern.rand_cholqr(a)
@@ -50,6 +51,7 @@ def qr(n: int, d: int) -> None:
 
 
 def svd(n: int, d: int, k: int) -> None:
+    """Singular values 1, 1/2, 1/3, ..."""
     from sklearn.utils.extmath import randomized_svd as peer
 
     s = 1 / np.arange(1.0, d + 1)
