@@ -71,7 +71,7 @@ def _leverage_residuals(
 
 
 def _flops(arrays: Arrays, options: Options) -> float:
-    return 4.0 * arrays[0].size * min(arrays[0].shape[-2:])
+    return float(4.0 * arrays[0].size * min(arrays[0].shape[-2:]))
 
 
 def _normal(*shape: int) -> Any:
