@@ -1,6 +1,9 @@
-"""Times of the randomized factorizations against NumPy and scikit-learn, one thread: python benchmarks/randomized.py.
+"""Times of the randomized factorizations against NumPy and scikit-learn.
 
-Prints the best of a few interleaved runs, what each result departs from the matrix, and the ratio of times.
+OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/randomized.py
+
+Prints the best processor time of a few interleaved runs, what each result departs from the matrix, and the ratio.
+
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ def graded(n: int, d: int, s: np.ndarray) -> np.ndarray:
 
 
 def best(*calls: Callable[[], Any]) -> list[float]:
-    """Shortest time of each; they take turns, so that a busy moment meets all of them."""
+    """Shortest processor time of each, which others on the machine disturb less than the clock; they take turns."""
     times = [float("inf")] * len(calls)
     for call in calls:
         call()
     for _ in range(REPEATS):
         for i, call in enumerate(calls):
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            times[i] = min(times[i], time.perf_counter() - start)
+            times[i] = min(times[i], time.process_time() - start)
     return times
 
 

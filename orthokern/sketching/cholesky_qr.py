@@ -65,7 +65,8 @@ def rand_cholqr(
     Notes
     -----
     flops: 5 n d^2 on processors with Numba, 4 n d^2 by Householder.  memory: two copies of a.
-    Derivatives are those of the factors, for n >= d and full rank; wide matrices refuse.
+    Derivatives are those of the factors, for n >= d and full rank; wide matrices refuse. Dependent columns have none:
+    an error of the library's solver, or numbers that are not finite.
 
     References
     ----------

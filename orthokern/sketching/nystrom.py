@@ -71,6 +71,7 @@ def nystrom(
     Notes
     -----
     flops: 2 n^2 (k + oversample).  memory: 3 n (k + oversample). The approximation is never above K, up to rounding.
+    Derivatives are those of the steps, where k + oversample eigenvalues are positive and differ.
 
     References
     ----------
@@ -175,7 +176,8 @@ def nystrom_pcg(
 
     Notes
     -----
-    flops: 2 n^2 (k + steps m).  memory: n (2 k + 5 m). Under ``jax.jit`` a loop, which has no reverse mode.
+    flops: 2 n^2 (k + steps m).  memory: n (2 k + 5 m). Derivatives are those of the steps, which in PyTorch are
+    kept one by one; under ``jax.jit`` they are a loop, which has no reverse mode.
 
     References
     ----------

@@ -52,8 +52,8 @@ def randomized_range_finder(
     power : int
         Products with ``A A^H`` beyond the first with A; each divides the loss through slow decay.
     tol : float, optional
-        Stop at the first block of 16 columns for which :math:`\|A - QQ^H A\|_F \le` ``tol`` :math:`\|A\|_F`. Above
-        1e-7, the root of eps: the error is a difference of squares. One matrix with values only.
+        Stop at the first block of 16 columns for which :math:`\|A - QQ^H A\|_F \le` ``tol`` :math:`\|A\|_F`; at least
+        eps. The rest of A is kept and measured, not taken from a difference of squares. One matrix with values only.
     seed : int
         Of the normal numbers.
     backend : str, optional
@@ -66,8 +66,8 @@ def randomized_range_finder(
 
     Notes
     -----
-    flops: 2 (1 + 2 power) n d (k + oversample).  memory: (n + d) (k + oversample).  Derivatives are of the steps that
-    ran, where all products have full rank.
+    flops: 2 (1 + 2 power) n d (k + oversample).  memory: (n + d) (k + oversample), and a copy of a with
+    ``tol``. Derivatives are of the steps that ran, where all products have full rank.
 
     References
     ----------
@@ -172,7 +172,7 @@ def _checked(
     power = check.count(power, kernel=kernel, name="power", least=0)
     seed = check.count(seed, kernel=kernel, name="seed", least=0, most=MOST_SEED)
     if tol is not None:
-        tol = check.interval(tol, kernel=kernel, name="tol", low=eps(a) ** 0.5)
+        tol = check.interval(tol, kernel=kernel, name="tol", low=eps(a))
         if is_traced(a) or a.ndim > 2:
             message = f"{kernel}: expected one matrix with values for tol, which sets the shape; pass k instead"
             raise UnsupportedError(message)
@@ -260,7 +260,8 @@ def leverage_scores(
 
     Notes
     -----
-    flops: 6 n d^2 exact, 2 n d (8 + min(d, 8 log2 n)) sketched.  memory: a copy of a.
+    flops: 6 n d^2 exact, 2 n d (8 + min(d, 8 log2 n)) sketched.  memory: a copy of a.  Derivatives are those of the
+    scores, or of their estimates, at full rank.
 
     References
     ----------

@@ -112,8 +112,25 @@ def test_too_few_steps_are_told():
     assert not info.converged.any()
 
 
+def test_derivatives_in_torch():
+    torch = pytest.importorskip("torch")
+    k = torch.tensor(semidefinite(6, np.arange(1.0, 7)), requires_grad=True)
+    b = torch.tensor(np.arange(1.0, 7), requires_grad=True)
+
+    def solved(x, y):
+        return orthokern.nystrom_pcg((x + x.mT) / 2, y, mu=0.5, k=2, tol=1e-10).x
+
+    def values(x):
+        return orthokern.nystrom((x + x.mT) / 2, 3, oversample=1).values
+
+    assert torch.autograd.gradcheck(values, (k,))
+    assert torch.autograd.gradcheck(solved, (k, b))
+
+
 def test_traced_in_jax():
     jax = pytest.importorskip("jax")
+    found = jax.jit(lambda k: orthokern.nystrom(k, 2).values)(semidefinite(9, np.arange(1.0, 4)))
+    np.testing.assert_allclose(found, [3, 2], rtol=1e-5)
     a = semidefinite(20, np.arange(1.0, 21)).astype(np.float32)
     b = np.ones(20, np.float32)
     x = jax.jit(lambda k, y: orthokern.nystrom_pcg(k, y, mu=0.5, k=5, tol=1e-5).x)(a, b)

@@ -84,6 +84,16 @@ def test_scale_costs_nothing(scale):
     np.testing.assert_allclose(s / scale, [5, 4, 3], rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["columns", "both"])
+def test_graded_columns(name):
+    a = np.random.default_rng(4).standard_normal((60, 20)) * np.logspace(150, -150, 20)
+    a = a * np.logspace(150, -150, 60)[:, None] if name == "both" else a
+    u, s, vh = orthokern.randomized_svd(a, 20)
+    np.testing.assert_allclose(s / s[0], np.linalg.svd(a, compute_uv=False) / s[0], atol=1e-14)
+    np.testing.assert_allclose((u * (s / s[0])) @ vh, a / s[0], atol=1e-14)
+    np.testing.assert_allclose(u.T @ u, np.eye(20), atol=1e-13)
+
+
 def test_graded_rows():
     a = np.random.default_rng(4).standard_normal((60, 6)) * np.logspace(150, -150, 60)[:, None]
     u, s, vh = orthokern.randomized_svd(a, 6)
@@ -116,7 +126,7 @@ def test_empty(shape):
     assert orthokern.leverage_scores(np.zeros(shape)).shape == shape[:-1]
 
 
-@pytest.mark.parametrize("tol", [0.3, 1e-3, 1e-6])
+@pytest.mark.parametrize("tol", [0.3, 1e-3, 1e-7])
 @pytest.mark.parametrize("shape", [(300, 80), (80, 300)])
 def test_a_tolerance_is_kept_with_few_directions(tol, shape):
     s = 0.8 ** np.arange(80.0)
@@ -130,6 +140,15 @@ def test_a_tolerance_is_kept_with_few_directions(tol, shape):
     assert np.linalg.norm(a - (u * found) @ vh) <= tol * np.linalg.norm(a)
 
 
+@pytest.mark.parametrize("tol", [1e-9, 1e-13])
+def test_a_tolerance_below_the_root_of_eps(tol):
+    a = of_spectrum(100, 60, 0.5 ** np.arange(60.0))
+    q = orthokern.randomized_range_finder(a, tol=tol)
+    assert np.linalg.norm(a - q @ (q.T @ a)) <= tol * np.linalg.norm(a)
+    assert q.shape[1] <= -np.log2(tol) + 18
+    np.testing.assert_allclose(q.T @ q, np.eye(q.shape[1]), atol=1e-13)
+
+
 def test_tolerance_of_nothing():
     assert orthokern.randomized_range_finder(np.zeros((9, 5)), tol=0.1).shape == (9, 0)
     assert orthokern.randomized_svd(np.zeros((9, 5)), tol=0.1).vh.shape == (0, 5)
@@ -139,6 +158,13 @@ def test_derivative_in_torch():
     torch = pytest.importorskip("torch")
     a = torch.tensor(of_spectrum(8, 6, np.arange(1.0, 7)), requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: orthokern.randomized_svd(x, 3).s, (a,))
+    assert torch.autograd.gradcheck(
+        lambda x: orthokern.randomized_range_finder(x, 2, oversample=0), (a,)
+    )
+    for method in ("exact", "sketched"):
+        assert torch.autograd.gradcheck(
+            lambda x, m=method: orthokern.leverage_scores(x, method=m), (a[:, :3],)
+        )
 
 
 def test_traced_in_jax():
@@ -146,6 +172,8 @@ def test_traced_in_jax():
     a = of_spectrum(40, 10, np.arange(1.0, 6))
     found = jax.jit(lambda x: orthokern.randomized_svd(x, 3).s)(a)
     np.testing.assert_allclose(np.asarray(found), [5, 4, 3], rtol=1e-5)
+    scores = jax.jit(orthokern.leverage_scores)(a[:, :4])
+    np.testing.assert_allclose(scores, orthokern.leverage_scores(a[:, :4]), atol=1e-5)
     with pytest.raises(orthokern.UnsupportedError, match="tol"):
         jax.jit(lambda x: orthokern.randomized_svd(x, tol=0.1).s)(a)
 
@@ -190,7 +218,7 @@ def test_refusals():
         {},
         {"k": 4},
         {"k": 1, "power": -1},
-        {"k": 1, "tol": 1e-9},
+        {"k": 1, "tol": 1e-17},
         {"k": 1, "seed": 2**64},
     ):
         k = options.pop("k", None)
