@@ -3,7 +3,6 @@
 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/randomized.py
 
 Prints the best processor time of a few interleaved runs, what each result departs from the matrix, and the ratio.
-
 """
 
 from __future__ import annotations
