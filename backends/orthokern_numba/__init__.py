@@ -290,3 +290,10 @@ def _gram_solution(a: Any, b: Any, *, damp: float, tol: float, max_refine: int) 
     from .small_gram import gram_solution
 
     return gram_solution(a, b, damp=damp, tol=tol, max_refine=max_refine)
+
+
+@backend.implements("thin_qr")
+def _thin_qr(a: Any, *, seed: int) -> Any:
+    from .cholesky_qr import thin_qr
+
+    return thin_qr(a, seed=seed)

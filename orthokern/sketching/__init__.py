@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from .certificate import SketchedInfo, SketchedResult, sketched_lstsq
+from .cholesky_qr import CholQRInfo, CholQRResult, rand_cholqr
 from .embedding import sketch_distortion, suggest_sketch_size
+from .frequent_directions import FrequentDirections
 from .hadamard import fwht
 from .kronecker import kronecker_srht, tensor_sketch
 from .lstsq import lstsq
+from .nystrom import NystromResult, PCGInfo, PCGResult, nystrom, nystrom_pcg
 from .operators import (
     SketchOperator,
     countsketch,
@@ -16,14 +19,22 @@ from .operators import (
     srht,
     uniform_row_sketch,
 )
+from .randomized import SVDResult, leverage_scores, randomized_range_finder, randomized_svd
 from .results import LstsqInfo, LstsqMethod, LstsqResult, LstsqStatus
 from .streaming import StreamingSketch, lstsq_stream
 
 __all__ = [
+    "CholQRInfo",
+    "CholQRResult",
+    "FrequentDirections",
     "LstsqInfo",
     "LstsqMethod",
     "LstsqResult",
     "LstsqStatus",
+    "NystromResult",
+    "PCGInfo",
+    "PCGResult",
+    "SVDResult",
     "SketchOperator",
     "SketchedInfo",
     "SketchedResult",
@@ -32,9 +43,15 @@ __all__ = [
     "fwht",
     "gaussian_sketch",
     "kronecker_srht",
+    "leverage_scores",
     "lstsq",
     "lstsq_stream",
+    "nystrom",
+    "nystrom_pcg",
     "rademacher_sketch",
+    "rand_cholqr",
+    "randomized_range_finder",
+    "randomized_svd",
     "sjlt",
     "sketch_distortion",
     "sketched_lstsq",

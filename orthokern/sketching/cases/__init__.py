@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import lstsq, operators
+from . import factorizations, lstsq, operators
 
-__all__ = ["lstsq", "operators"]
+__all__ = ["factorizations", "lstsq", "operators"]
