@@ -17,7 +17,7 @@ ALIGNMENT = 64
 class Library(NamedTuple):
     """The routines of one dtype.
 
-    ``gemm_address`` is that of the Fortran routine, for compiled loops; ``adjoint`` is the code of the conjugate
+    The addresses are those of Fortran routines, for compiled loops; ``adjoint`` is the code of the conjugate
     transpose; ``single`` is the dtype of half the width.
     """
 
@@ -28,6 +28,7 @@ class Library(NamedTuple):
     hermitian_product: Any
     potrf: Any
     gemm_address: int
+    posv_address: int
     adjoint: int
     single: np.dtype
 
@@ -40,11 +41,12 @@ def library(dtype: np.dtype) -> Library:
     blas = get_blas_funcs(("gemm", "trsm", "trmm", rank_k, product), dtype=dtype)
     (potrf,) = get_lapack_funcs(("potrf",), dtype=dtype)
     prefix = {"f": "s", "d": "d", "F": "c", "D": "z"}[dtype.char]
-    address = get_cython_function_address("scipy.linalg.cython_blas", f"{prefix}gemm")
+    by_gemm = get_cython_function_address("scipy.linalg.cython_blas", f"{prefix}gemm")
+    by_posv = get_cython_function_address("scipy.linalg.cython_lapack", f"{prefix}posv")
     single = np.dtype(np.complex64 if is_complex else np.float32)
     gemm, trsm, trmm, rank, hermitian = blas
     turn = 2 if is_complex else 1
-    return Library(gemm, trsm, trmm, rank, hermitian, potrf, address, turn, single)
+    return Library(gemm, trsm, trmm, rank, hermitian, potrf, by_gemm, by_posv, turn, single)
 
 
 def aligned_empty(

@@ -113,8 +113,9 @@ def functional_map(
         return xp.astype(r, a.dtype, copy=False)  # type: ignore[no-any-return]
     g = gram(transposed(u))
     finite = _finite_members(g) & _finite_members(penalty) & _finite_members(r)
-    g, r = (xp.where(finite, part, xp.zeros_like(part)) for part in (g, r))
-    penalty = xp.where(finite, penalty, xp.ones_like(penalty))
+    if is_traced(r) or is_lazy(r) or not bool(xp.all(finite)):
+        g, r = (xp.where(finite, part, xp.zeros_like(part)) for part in (g, r))
+        penalty = xp.where(finite, penalty, xp.ones_like(penalty))
     c = mask_members(regularized_rows(g, penalty, r), finite)
     return xp.astype(c, a.dtype, copy=False)  # type: ignore[no-any-return]
 
