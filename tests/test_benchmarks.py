@@ -25,6 +25,7 @@ MODULES = (
     "gpu_entrants",
     "gpu",
     "transport",
+    "points",
 )
 
 
