@@ -60,11 +60,11 @@ def svd(n: int, d: int, k: int) -> None:
     a = graded(n, d, s)
     options = {"n_oversamples": 10, "n_iter": 2, "random_state": 0}
     ours, theirs = best(
-        lambda: orthokern.randomized_svd(a, k, power=2), lambda: peer(a, k, **options)
+        lambda: orthokern.randomized_svd(a, k=k, power=2), lambda: peer(a, k, **options)
     )
     error, other = (
         np.linalg.norm(a - (u * found) @ vh) / np.linalg.norm(s[k:])
-        for u, found, vh in (orthokern.randomized_svd(a, k, power=2), peer(a, k, **options))
+        for u, found, vh in (orthokern.randomized_svd(a, k=k, power=2), peer(a, k, **options))
     )
     print(
         f"randomized_svd {n}x{d}, k={k}: {ours:.3f} s, scikit-learn {theirs:.3f} s, ratio {theirs / ours:.2f}, "

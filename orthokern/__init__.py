@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     )
     from .inverse import (
         BilevelProblem,
-        Constants,
         Hypergradient,
         HypergradientInfo,
         MaidInfo,
@@ -196,7 +195,6 @@ _HOMES = {
     ),
     "inverse": (
         "BilevelProblem",
-        "Constants",
         "Hypergradient",
         "HypergradientInfo",
         "MaidInfo",
@@ -274,7 +272,6 @@ __all__ = [
     "BilevelProblem",
     "CholQRInfo",
     "CholQRResult",
-    "Constants",
     "ConvergenceWarning",
     "DTypeError",
     "Entropy",

@@ -28,7 +28,7 @@ shown = [int(np.flatnonzero(digits["labels"] == label)[2]) for label in range(10
 
 rows = {"image": images[shown]}
 for k in ranks:
-    u, s, vh = orthokern.randomized_svd(a, k)
+    u, s, vh = orthokern.randomized_svd(a, k=k)
     rows[f"k = {k}"] = ((u * s) @ vh + mean)[shown]
 
 figure, axes = plt.subplots(len(rows), 10, figsize=(10, 6.4), layout="constrained")
@@ -52,7 +52,7 @@ for power, colour in ((0, "#b3171f"), (1, "#b45309"), (2, "#2452c7")):
     excess = np.empty((20, len(counts)))
     for seed in range(20):
         for i, k in enumerate(counts):
-            u, s, vh = orthokern.randomized_svd(a, int(k), oversample=0, power=power, seed=seed)
+            u, s, vh = orthokern.randomized_svd(a, k=int(k), oversample=0, power=power, seed=seed)
             excess[seed, i] = np.linalg.norm(a - (u * s) @ vh) / np.linalg.norm(exact[k:]) - 1
     left.fill_between(counts, excess.min(axis=0), excess.max(axis=0), color=colour, alpha=0.15, lw=0)
     left.plot(counts, np.median(excess, axis=0), color=colour, label=f"power = {power}")

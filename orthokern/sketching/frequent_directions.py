@@ -8,7 +8,7 @@ from .._core import check
 from .._core.dtypes import is_complex
 from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import thin_svd
-from .._core.namespace import is_lazy, is_traced, library, namespace
+from .._core.namespace import is_lazy, is_traced, namespace, same_library
 from .cholesky_qr import widened
 
 
@@ -89,10 +89,7 @@ class FrequentDirections:
         if self._rows is None:
             self._rows = rows
         else:
-            if library(rows) != library(self._rows):
-                message = "FrequentDirections: expected rows of one library; convert them first"
-                raise UnsupportedError(message)
-            xp = namespace(rows)
+            xp = same_library(rows, self._rows)
             wide = next((x.dtype for x in (rows, self._rows) if is_complex(x)), rows.dtype)
             self._rows = xp.concat([xp.astype(self._rows, wide), xp.astype(rows, wide)], axis=0)
         if self._rows.shape[0] >= 2 * self.l:

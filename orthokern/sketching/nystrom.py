@@ -45,7 +45,7 @@ class PCGResult(NamedTuple, Generic[ArrayT]):
 
 @kernel()
 def nystrom(
-    a: ArrayT, /, k: int, *, oversample: int = 10, seed: int = 0, backend: str | None = None
+    a: ArrayT, /, *, k: int, oversample: int = 10, seed: int = 0, backend: str | None = None
 ) -> NystromResult[ArrayT]:
     r"""Eigenvalues and vectors of a rank-k approximation of a positive semidefinite K, from one product ``K Omega``.
 
@@ -80,7 +80,7 @@ def nystrom(
     Examples
     --------
     >>> import numpy as np, orthokern
-    >>> values, vectors = orthokern.nystrom(np.diag([3.0, 2.0, 0.0]), 2)
+    >>> values, vectors = orthokern.nystrom(np.diag([3.0, 2.0, 0.0]), k=2)
     >>> np.round(values, 12).tolist()
     [3.0, 2.0]
     """

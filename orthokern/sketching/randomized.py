@@ -31,8 +31,8 @@ class SVDResult(NamedTuple, Generic[ArrayT]):
 def randomized_range_finder(
     a: ArrayT,
     /,
-    k: int | None = None,
     *,
+    k: int | None = None,
     oversample: int = 10,
     power: int = 1,
     tol: float | None = None,
@@ -77,7 +77,7 @@ def randomized_range_finder(
     --------
     >>> import numpy as np, orthokern
     >>> a = np.outer(np.arange(1.0, 6), np.ones(4))
-    >>> q = orthokern.randomized_range_finder(a, 1, oversample=0)
+    >>> q = orthokern.randomized_range_finder(a, k=1, oversample=0)
     >>> bool(np.allclose(q @ (q.T @ a), a))
     True
     """
@@ -92,8 +92,8 @@ def randomized_range_finder(
 def randomized_svd(
     a: ArrayT,
     /,
-    k: int | None = None,
     *,
+    k: int | None = None,
     oversample: int = 10,
     power: int = 2,
     tol: float | None = None,
@@ -132,7 +132,7 @@ def randomized_svd(
     Examples
     --------
     >>> import numpy as np, orthokern
-    >>> u, s, vh = orthokern.randomized_svd(np.diag([3.0, 2.0, 1.0]), 2)
+    >>> u, s, vh = orthokern.randomized_svd(np.diag([3.0, 2.0, 1.0]), k=2)
     >>> np.round(s, 12).tolist()
     [3.0, 2.0]
     """

@@ -23,7 +23,7 @@ def semidefinite(n, values, *, seed=0, dtype=float):
 @eager
 def test_known_values(place):
     a = made(np.diag([3.0, 2.0, 0.0]), place.library)
-    values, vectors = orthokern.nystrom(a, 2, backend=place.backend)
+    values, vectors = orthokern.nystrom(a, k=2, backend=place.backend)
     np.testing.assert_allclose(to_numpy(values), [3, 2], atol=64 * eps_of(a))
     np.testing.assert_allclose(np.abs(to_numpy(vectors)), np.eye(3)[:, :2], atol=64 * eps_of(a))
 
@@ -32,7 +32,7 @@ def test_known_values(place):
 def test_below_the_matrix_and_near_the_best(dtype):
     values = 1 / np.arange(1.0, 81) ** 2
     a = semidefinite(80, values, dtype=dtype)
-    found, v = orthokern.nystrom(a, 10)
+    found, v = orthokern.nystrom(a, k=10)
     rest = a - (v * found) @ v.conj().T
     least = np.linalg.eigvalsh((rest + rest.conj().T) / 2)[0]
     assert least >= -1e-13
@@ -44,7 +44,7 @@ def test_below_the_matrix_and_near_the_best(dtype):
 @pytest.mark.parametrize("rank", [0, 1, 4, 30])
 def test_rank(rank):
     a = semidefinite(30, np.arange(1.0, rank + 1)) if rank else np.zeros((30, 30))
-    values, v = orthokern.nystrom(a, 30)
+    values, v = orthokern.nystrom(a, k=30)
     np.testing.assert_allclose(values[:rank], np.arange(rank, 0.0, -1), rtol=1e-12)
     np.testing.assert_allclose(values[rank:], 0, atol=1e-11)
     np.testing.assert_allclose((v * values) @ v.T, a, atol=1e-11)
@@ -54,15 +54,15 @@ def test_rank(rank):
 def test_scale_batch_and_nan(scale):
     a = np.stack([semidefinite(20, np.arange(1.0, 4), seed=i) for i in range(3)]) * scale
     a[1, 3, 3] = np.nan
-    values, v = orthokern.nystrom(a, 2)
+    values, v = orthokern.nystrom(a, k=2)
     assert np.isnan(values[1]).all()
     assert np.isnan(v[1]).all()
     np.testing.assert_allclose(values[[0, 2]] / scale, [[3, 2]] * 2, rtol=1e-12)
 
 
 def test_empty_and_single_precision():
-    assert orthokern.nystrom(np.zeros((0, 0)), 0).vectors.shape == (0, 0)
-    values, v = orthokern.nystrom(semidefinite(9, np.arange(1.0, 4)).astype(np.float32), 2)
+    assert orthokern.nystrom(np.zeros((0, 0)), k=0).vectors.shape == (0, 0)
+    values, v = orthokern.nystrom(semidefinite(9, np.arange(1.0, 4)).astype(np.float32), k=2)
     assert values.dtype == v.dtype == np.float32
     np.testing.assert_allclose(values, [3, 2], rtol=3e-6)
     x, _ = orthokern.nystrom_pcg(np.zeros((0, 0)), np.zeros(0), mu=1.0, k=0)
@@ -121,7 +121,7 @@ def test_derivatives_in_torch():
         return orthokern.nystrom_pcg((x + x.mT) / 2, y, mu=0.5, k=2, tol=1e-10).x
 
     def values(x):
-        return orthokern.nystrom((x + x.mT) / 2, 3, oversample=1).values
+        return orthokern.nystrom((x + x.mT) / 2, k=3, oversample=1).values
 
     assert torch.autograd.gradcheck(values, (k,))
     assert torch.autograd.gradcheck(solved, (k, b))
@@ -129,7 +129,7 @@ def test_derivatives_in_torch():
 
 def test_traced_in_jax():
     jax = pytest.importorskip("jax")
-    found = jax.jit(lambda k: orthokern.nystrom(k, 2).values)(semidefinite(9, np.arange(1.0, 4)))
+    found = jax.jit(lambda k: orthokern.nystrom(k, k=2).values)(semidefinite(9, np.arange(1.0, 4)))
     np.testing.assert_allclose(found, [3, 2], rtol=1e-5)
     a = semidefinite(20, np.arange(1.0, 21)).astype(np.float32)
     b = np.ones(20, np.float32)
@@ -139,11 +139,11 @@ def test_traced_in_jax():
 
 def test_refusals():
     with pytest.raises(orthokern.ValuesError, match="semidefinite"):
-        orthokern.nystrom(np.diag([1.0, -1.0]), 2)
+        orthokern.nystrom(np.diag([1.0, -1.0]), k=2)
     with pytest.raises(orthokern.ShapeError):
-        orthokern.nystrom(np.ones((3, 2)), 1)
+        orthokern.nystrom(np.ones((3, 2)), k=1)
     with pytest.raises(orthokern.OptionError, match="k"):
-        orthokern.nystrom(np.eye(3), 4)
+        orthokern.nystrom(np.eye(3), k=4)
     with pytest.raises(orthokern.OptionError, match="mu"):
         orthokern.nystrom_pcg(np.eye(3), np.ones(3), mu=0.0, k=1)
     with pytest.raises(orthokern.ShapeError, match="rows"):

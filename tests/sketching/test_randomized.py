@@ -28,7 +28,7 @@ def of_spectrum(n, d, s, seed=0, *, dtype=float):
 @eager
 def test_known_values(place):
     a = made(np.diag([3.0, 2.0, 1.0]), place.library)
-    u, s, vh = orthokern.randomized_svd(a, 2, backend=place.backend)
+    u, s, vh = orthokern.randomized_svd(a, k=2, backend=place.backend)
     atol = 16 * eps_of(a)
     np.testing.assert_allclose(to_numpy(s), [3, 2], atol=atol)
     np.testing.assert_allclose(to_numpy(u), np.eye(3)[:, :2], atol=atol)
@@ -40,7 +40,7 @@ def test_known_values(place):
 def test_fast_decay_is_exact(shape, dtype):
     s = 10.0 ** -np.arange(12.0)
     a = of_spectrum(*shape, s, dtype=dtype)
-    u, found, vh = orthokern.randomized_svd(a, 6)
+    u, found, vh = orthokern.randomized_svd(a, k=6)
     np.testing.assert_allclose(found, s[:6], atol=1e-15)
     np.testing.assert_allclose((u * found) @ vh, of_spectrum(*shape, s, dtype=dtype), atol=2e-6)
     np.testing.assert_allclose(u.conj().T @ u, np.eye(6), atol=1e-14)
@@ -55,14 +55,14 @@ def test_slow_decay_near_the_best_and_never_above():
     a = of_spectrum(400, 100, s)
     best = np.linalg.norm(s[10:])
     for power, factor in ((0, 1.2), (1, 1.05), (2, 1.02)):
-        u, found, vh = orthokern.randomized_svd(a, 10, power=power)
+        u, found, vh = orthokern.randomized_svd(a, k=10, power=power)
         assert np.linalg.norm(a - (u * found) @ vh) <= factor * best
         assert np.all(found <= s[:10] * (1 + 1e-14))
 
 
 def test_all_directions_is_the_svd():
     a = np.random.default_rng(1).standard_normal((30, 12))
-    u, s, vh = orthokern.randomized_svd(a, 12)
+    u, s, vh = orthokern.randomized_svd(a, k=12)
     np.testing.assert_allclose(s, np.linalg.svd(a, compute_uv=False), rtol=1e-13)
     np.testing.assert_allclose((u * s) @ vh, a, atol=1e-13)
 
@@ -70,7 +70,7 @@ def test_all_directions_is_the_svd():
 @pytest.mark.parametrize("rank", [0, 1, 3])
 def test_more_directions_than_the_rank(rank):
     a = of_spectrum(50, 20, np.arange(1.0, rank + 1)) if rank else np.zeros((50, 20))
-    u, s, vh = orthokern.randomized_svd(a, 8)
+    u, s, vh = orthokern.randomized_svd(a, k=8)
     np.testing.assert_allclose(s[:rank], np.arange(rank, 0.0, -1), rtol=1e-13)
     np.testing.assert_allclose(s[rank:], 0, atol=1e-13)
     np.testing.assert_allclose(u.T @ u, np.eye(8), atol=1e-13)
@@ -80,7 +80,7 @@ def test_more_directions_than_the_rank(rank):
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1e300])
 def test_scale_costs_nothing(scale):
     a = of_spectrum(50, 20, np.arange(1.0, 6))
-    s = orthokern.randomized_svd(a * scale, 3).s
+    s = orthokern.randomized_svd(a * scale, k=3).s
     np.testing.assert_allclose(s / scale, [5, 4, 3], rtol=1e-13)
 
 
@@ -88,7 +88,7 @@ def test_scale_costs_nothing(scale):
 def test_graded_columns(name):
     a = np.random.default_rng(4).standard_normal((60, 20)) * np.logspace(150, -150, 20)
     a = a * np.logspace(150, -150, 60)[:, None] if name == "both" else a
-    u, s, vh = orthokern.randomized_svd(a, 20)
+    u, s, vh = orthokern.randomized_svd(a, k=20)
     np.testing.assert_allclose(s / s[0], np.linalg.svd(a, compute_uv=False) / s[0], atol=1e-14)
     np.testing.assert_allclose((u * (s / s[0])) @ vh, a / s[0], atol=1e-14)
     np.testing.assert_allclose(u.T @ u, np.eye(20), atol=1e-13)
@@ -96,7 +96,7 @@ def test_graded_columns(name):
 
 def test_graded_rows():
     a = np.random.default_rng(4).standard_normal((60, 6)) * np.logspace(150, -150, 60)[:, None]
-    u, s, vh = orthokern.randomized_svd(a, 6)
+    u, s, vh = orthokern.randomized_svd(a, k=6)
     np.testing.assert_allclose(s / s[0], np.linalg.svd(a, compute_uv=False) / s[0], atol=1e-14)
     assert np.isfinite(u).all()
     assert np.isfinite(vh).all()
@@ -105,19 +105,19 @@ def test_graded_rows():
 def test_batch_nan_and_single_precision():
     a = np.stack([of_spectrum(40, 10, np.arange(1.0, 4), seed=i) for i in range(3)])
     a[1, 0, 0] = np.inf
-    u, s, vh = orthokern.randomized_svd(a, 2)
+    u, s, vh = orthokern.randomized_svd(a, k=2)
     assert all(np.isnan(x[1]).all() for x in (u, s, vh))
     for i in (0, 2):
         np.testing.assert_allclose(s[i], [3, 2], rtol=1e-13)
-        np.testing.assert_allclose(u[i], orthokern.randomized_svd(a[i], 2).u, atol=1e-13)
-    single = orthokern.randomized_svd(a[0].astype(np.float32), 2)
+        np.testing.assert_allclose(u[i], orthokern.randomized_svd(a[i], k=2).u, atol=1e-13)
+    single = orthokern.randomized_svd(a[0].astype(np.float32), k=2)
     assert {x.dtype for x in single} == {np.dtype(np.float32)}
     np.testing.assert_allclose(single.s, [3, 2], rtol=3e-7)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3)])
 def test_empty(shape):
-    u, s, vh = orthokern.randomized_svd(np.zeros(shape), 0)
+    u, s, vh = orthokern.randomized_svd(np.zeros(shape), k=0)
     assert (u.shape, s.shape, vh.shape) == (
         (*shape[:-1], 0),
         (*shape[:-2], 0),
@@ -157,9 +157,9 @@ def test_tolerance_of_nothing():
 def test_derivative_in_torch():
     torch = pytest.importorskip("torch")
     a = torch.tensor(of_spectrum(8, 6, np.arange(1.0, 7)), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: orthokern.randomized_svd(x, 3).s, (a,))
+    assert torch.autograd.gradcheck(lambda x: orthokern.randomized_svd(x, k=3).s, (a,))
     assert torch.autograd.gradcheck(
-        lambda x: orthokern.randomized_range_finder(x, 2, oversample=0), (a,)
+        lambda x: orthokern.randomized_range_finder(x, k=2, oversample=0), (a,)
     )
     for method in ("exact", "sketched"):
         assert torch.autograd.gradcheck(
@@ -170,7 +170,7 @@ def test_derivative_in_torch():
 def test_traced_in_jax():
     jax = pytest.importorskip("jax")
     a = of_spectrum(40, 10, np.arange(1.0, 6))
-    found = jax.jit(lambda x: orthokern.randomized_svd(x, 3).s)(a)
+    found = jax.jit(lambda x: orthokern.randomized_svd(x, k=3).s)(a)
     np.testing.assert_allclose(np.asarray(found), [5, 4, 3], rtol=1e-5)
     scores = jax.jit(orthokern.leverage_scores)(a[:, :4])
     np.testing.assert_allclose(scores, orthokern.leverage_scores(a[:, :4]), atol=1e-5)
@@ -223,12 +223,12 @@ def test_refusals():
     ):
         k = options.pop("k", None)
         with pytest.raises(orthokern.OptionError):
-            orthokern.randomized_svd(a, k, **options)
+            orthokern.randomized_svd(a, k=k, **options)
     with pytest.raises(orthokern.UnsupportedError, match="one matrix"):
         orthokern.randomized_svd(a[None], tol=0.1)
     with pytest.raises(orthokern.OptionError, match="method"):
         orthokern.leverage_scores(a, method="guess")
     dask = pytest.importorskip("dask.array")
-    for function in (lambda x: orthokern.randomized_svd(x, 1), orthokern.leverage_scores):
+    for function in (lambda x: orthokern.randomized_svd(x, k=1), orthokern.leverage_scores):
         with pytest.raises(orthokern.UnsupportedError, match="Dask"):
             function(dask.from_array(a))
