@@ -51,6 +51,8 @@ def hadamard(x: Any, /) -> Any:
     xp = namespace(x)
     *batch, q, d = x.shape
     left, remaining = math.prod(batch), q.bit_length() - 1
+    if not remaining:
+        return xp.asarray(x, copy=True)
     while remaining:
         bits = -(-remaining // -(-remaining // FACTOR))
         remaining -= bits

@@ -99,6 +99,12 @@ def _path(n: int, d: int, k: int = 0) -> Callable[[np.random.Generator], Arrays]
     return make
 
 
+def _stack(g: np.random.Generator) -> Arrays:
+    """Three systems, each with two right-hand sides."""
+    shape = (3, 12)
+    return g.standard_normal((*shape, 4)), g.standard_normal((*shape, 2)), np.asarray([0.1, 3.0])
+
+
 def _pixels(g: np.random.Generator) -> Arrays:
     """The middle of an image of a digit from its border."""
     images = np.asarray(real_data("digits")["images"], dtype=np.float64)[:90] / 16
@@ -152,5 +158,9 @@ declare(
     residuals=_path_residuals,
     flops=lambda arrays, options: 3 * _flops(arrays, options),
     outputs=(0, 1, 2, 3),
-    cases=[Case("tall", _path(30, 8, 2), forward=FORWARD)],
+    cases=[
+        Case("tall", _path(30, 8, 2), forward=FORWARD),
+        Case("strided", _path(30, 8, 2), layout="strided"),
+        Case("batch", _stack),
+    ],
 )

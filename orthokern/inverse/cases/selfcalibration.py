@@ -135,7 +135,7 @@ declare(
         ),
         Case("batch", _measured("snapshots", 5, 12, 3, (2, 2)), {"noise_weight": False}),
         Case("strided", _measured("snapshots", 8, 20, 5), layout="strided"),
-        Case("many sensors", _measured("snapshots", 16, 100, 20), bench=True),
+        Case("many sensors", _measured("snapshots", 16, 100, 20)),
     ],
 )
 
@@ -155,6 +155,12 @@ declare(
             _with_third("shared", 4, 16, 12),
             {"model": "shared", "method": "lstsq", "weighted": False},
         ),
+        Case(
+            "strided",
+            _with_third("shared", 4, 16, 12),
+            {"model": "shared", "method": "lstsq", "weighted": False},
+            layout="strided",
+        ),
     ],
 )
 
@@ -172,6 +178,12 @@ declare(
             "until done",
             _solved,
             {"model": "snapshots", "steps": 50, "until_done": True},
+        ),
+        Case(
+            "strided",
+            _solved,
+            {"model": "snapshots", "steps": 3, "until_done": False},
+            layout="strided",
         ),
     ],
 )

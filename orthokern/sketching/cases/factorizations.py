@@ -113,7 +113,11 @@ declare(
     residuals=_qr_residuals,
     flops=_flops,
     outputs=(1,),
-    cases=[Case("tall", _normal(90, 10), {"seed": 0}), Case("wide", _complex(5, 9), {"seed": 3})],
+    cases=[
+        Case("tall", _normal(90, 10), {"seed": 0}),
+        Case("wide", _complex(5, 9), {"seed": 3}),
+        Case("strided", _normal(60, 8), {"seed": 0}, layout="strided"),
+    ],
 )
 declare(
     randomized_svd,

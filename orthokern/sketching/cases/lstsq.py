@@ -266,7 +266,7 @@ declare(
         Case("batch", _problem(25, 4, 0, (2, 3)), forward=FORWARD),
         Case("transposed", _problem(40, 6, 2), layout="transposed", forward=FORWARD),
         Case("pixels of digits", _digits, {"rcond": 1e-4}, real=True),
-        Case("bench", _problem(100, 30), forward=FORWARD, bench=True),
+        Case("bench", _problem(100, 30), forward=FORWARD),
     ],
 )
 
@@ -296,7 +296,7 @@ declare(
         Case("complex", _problem(50, 4, 3, unit=1j), forward=FORWARD),
         Case("batch, strided", _problem(20, 3, 2, (2, 2)), layout="strided", forward=FORWARD),
         Case("transposed", _problem(30, 6, 2), layout="transposed", forward=FORWARD),
-        Case("two blocks", _problem(90, 90, 1), forward=FORWARD, bench=True),
+        Case("two blocks", _problem(90, 90, 1), forward=FORWARD),
     ],
 )
 
@@ -310,6 +310,11 @@ declare(
             "complex", lambda g: (*_problem(40, 5, 2, unit=1j)(g), g.standard_normal((5, 2)) * 1j)
         ),
         Case("batch", lambda g: (*_problem(20, 4, 2, (3,))(g), g.standard_normal((3, 4, 2)))),
+        Case(
+            "strided",
+            lambda g: (*_problem(60, 7, 1)(g), g.standard_normal((7, 1))),
+            layout="strided",
+        ),
     ],
 )
 
@@ -329,6 +334,11 @@ declare(
                 np.triu(g.standard_normal((5, 5)) * (1 + 2j)),
             ),
         ),
+        Case(
+            "strided",
+            lambda g: (g.standard_normal((60, 6)), np.triu(g.standard_normal((6, 6)))),
+            layout="strided",
+        ),
     ],
 )
 
@@ -343,6 +353,7 @@ declare(
             "complex",
             lambda g: (_squared(g.standard_normal((20, 4)) + 1j * g.standard_normal((20, 4))),),
         ),
+        Case("strided", lambda g: (np.cov(g.standard_normal((8, 40))),), layout="strided"),
     ],
 )
 
@@ -364,6 +375,7 @@ declare(
             lambda g: (np.triu(g.standard_normal((3, 5, 5))) + 4 * np.eye(5),),
             {"cutoff": 1e-5},
         ),
+        Case("strided", _triangle(9, 9), {"cutoff": 1e-5}, layout="strided"),
     ],
 )
 
@@ -387,6 +399,15 @@ declare(
                 g.random((2, 4)),
                 g.standard_normal((2, 5, 4)),
             ),
+        ),
+        Case(
+            "strided",
+            lambda g: (
+                np.triu(g.standard_normal((7, 7))) + 3 * np.eye(7),
+                np.asarray([0.3]),
+                g.standard_normal((7, 1)),
+            ),
+            layout="strided",
         ),
     ],
 )

@@ -161,6 +161,7 @@ declare(
             {"stop": 50, "start": 30, "nnz": 1, "seed": 3},
             forward=FORWARD,
         ),
+        Case("strided", _normal(24, 9), {"stop": 40, "nnz": 6, "seed": 7}, layout="strided"),
     ],
 )
 
@@ -174,6 +175,7 @@ declare(
         Case("padded", _normal(2, 21, 3), MIXED | {"permute": False}, forward=FORWARD),
         Case("complex", _complex(10, 3), MIXED, forward=FORWARD),
         Case("one row", _normal(1, 2), {"rows": 1, "seed": 1, "permute": True}, forward=FORWARD),
+        Case("strided", _normal(20, 6), MIXED, layout="strided"),
     ],
 )
 
@@ -184,5 +186,6 @@ declare(
     cases=[
         Case("permuted", _normal(9, 8), {"n": 64, "seed": 7, "permute": True}, forward=FORWARD),
         Case("padded", _complex(2, 9, 3), {"n": 21, "seed": 7, "permute": False}, forward=FORWARD),
+        Case("strided", _normal(9, 6), {"n": 40, "seed": 7, "permute": True}, layout="strided"),
     ],
 )
