@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from .._core.dispatch import op
-from .._core.namespace import device, namespace
+from .._core.namespace import device, is_lazy, namespace
 from .._core.random import integers, random_bits
-from .._core.segments import add_rows
+from .._core.segments import add_rows, per_columns
 
 # Streams of random words (a change of one changes every sketch).
 SPARSE, TENSOR = 1, 6
@@ -95,6 +96,16 @@ def gathered_rows(
     group: int = 0,
 ) -> Any:
     """The transpose of ``scattered_rows``: (..., rows, d) to the rows ``start`` to ``stop``, (..., stop - start, d)."""
+    if is_lazy(y):
+        options: dict[str, Any] = {
+            "stop": stop,
+            "nnz": nnz,
+            "seed": seed,
+            "start": start,
+            "stream": stream,
+        }
+        block = functools.partial(gathered_rows.body, group=group, **options)
+        return per_columns(block, y, stop - start)
     xp = namespace(y)
     block = y.shape[-2] // nnz
     places = hashed(start, stop, y, block=block, nnz=nnz, seed=seed, stream=stream, group=group)
