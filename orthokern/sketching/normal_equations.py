@@ -50,12 +50,12 @@ def residual_gradient(a: Any, b: Any, x: Any, /) -> tuple[Any, Any]:
     ``x`` (..., d, k) comes in the precision of the sums.
     """
     a = widened(a)
-    r = widened(b) - a @ x
+    r = widened(b) - a @ widened(x)
     return adjoint(a) @ r, squares(r)
 
 
 @op()
 def whitened_gram(a: Any, p: Any, /) -> Any:
-    """``Y^H Y`` of ``Y = A P`` for P (..., d, d) in the precision of the sums; backends hold blocks of Y."""
-    y = widened(a) @ p
+    """``Y^H Y`` of ``Y = A P`` for P (..., d, d) in the precision of the sums, or brought there; backends hold blocks of Y."""
+    y = widened(a) @ widened(p)
     return adjoint(y) @ y
