@@ -56,6 +56,6 @@ def residual_gradient(a: Any, b: Any, x: Any, /) -> tuple[Any, Any]:
 
 @op()
 def whitened_gram(a: Any, p: Any, /) -> Any:
-    """``Y^H Y`` of ``Y = A P`` for P (..., d, d) in the precision of the sums, or brought there; backends hold blocks of Y."""
+    """``Y^H Y`` of ``Y = A P`` for P (..., d, d), in the precision of the sums; backends hold blocks of Y."""
     y = widened(a) @ widened(p)
     return adjoint(y) @ y
