@@ -220,13 +220,14 @@ def _info(b: Any, steps: Any, residual: Any, tol: float) -> PCGInfo[Any]:
 def _product(a: Any, b: Any) -> tuple[Product, bool]:
     if callable(a) and not hasattr(a, "shape"):
         return a, b.ndim == 1
-    check.square(a, kernel="nystrom_pcg", name="a")
-    _expect_values(a, "nystrom_pcg")
-    alone = b.ndim == a.ndim - 1
-    if (b.shape[-1] if alone else b.shape[-2:][0]) != a.shape[-1]:
-        message = f"nystrom_pcg: expected {a.shape[-1]} rows in b, got shape {tuple(b.shape)}; see a and b"
+    matrix: Any = a
+    check.square(matrix, kernel="nystrom_pcg", name="a")
+    _expect_values(matrix, "nystrom_pcg")
+    alone = b.ndim == matrix.ndim - 1
+    if (b.shape[-1] if alone else b.shape[-2:][0]) != matrix.shape[-1]:
+        message = f"nystrom_pcg: expected {matrix.shape[-1]} rows in b, got shape {tuple(b.shape)}; see a and b"
         raise ShapeError(message)
-    work = widened(a)
+    work = widened(matrix)
     return (lambda x: work @ x), alone
 
 

@@ -143,7 +143,8 @@ class TransposedSketch:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, s)."""
-        return self.operator.shape[::-1]
+        s, n = self.operator.shape
+        return n, s
 
     @property
     def T(self) -> SketchOperator:

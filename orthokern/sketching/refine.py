@@ -59,6 +59,7 @@ def refined(source: Source, start: Start, request: Request) -> Refined:
     x = best = _step(source, start, request, start.x)
     lowest = xp.full_like(start.squares_of_b, float("inf"))
     squared, settled = lowest, (lowest < 0) | ~(start.rcond > 0)[..., None]
+    steps = 0
     for steps in range(1, request.max_refine + 1):
         gradient, error, total = measured(source, start, request, x)
         better = (error < lowest) & ~settled

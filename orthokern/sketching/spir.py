@@ -103,6 +103,7 @@ def spir_solution(source: Source, product: Product, request: Request) -> Solutio
 
     found, x, steps = _run(source, start, request, whitened, start.x, None)
     xp = namespace(x)
+    accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1)
     for _ in range(1, RUNS):
         found, x, more = _run(source, start, request, whitened, x, found)
         steps += more

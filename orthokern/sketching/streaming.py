@@ -134,7 +134,8 @@ class _Stream:
         """One pass."""
         self.number += 1
         start = 0
-        for a, b in self.blocks() if callable(self.blocks) else self.blocks:
+        blocks: Any = self.blocks() if callable(self.blocks) else self.blocks
+        for a, b in blocks:
             columns = _checked(a, b)
             self.like, self.vector = a, b.ndim == 1
             yield start, a, columns

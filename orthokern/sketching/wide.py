@@ -33,10 +33,15 @@ def wide_solution(a: Any, b: Any, request: Request, method: str) -> Solution:
     a, b = widened(a), widened(b)
     traced = is_traced(a) or is_traced(b)
     names = {"auto": ["qr"] if traced else ["gram", "qr"]}.get(method, [method])
-    for name in names:
-        found = _refined(a, b, SPANS[name](a, request), request, LstsqMethod[name.upper()])
+
+    def found_by(name: str) -> Solution:
+        return _refined(a, b, SPANS[name](a, request), request, LstsqMethod[name.upper()])
+
+    found = found_by(names[0])
+    for name in names[1:]:
         if traced or bool(namespace(a).all(found.accepted)):
             break
+        found = found_by(name)
     return found
 
 

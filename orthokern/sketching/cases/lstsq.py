@@ -107,7 +107,7 @@ def _sums_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> d
     a, b = arrays
     exact = (_h(a) @ a, _h(a) @ b, np.sum(np.abs(b) ** 2, axis=-2))
     norms = _norm(a, -2)[..., :, None], _norm(b, -2)[..., None, :]
-    scales = norms[0] * _h(norms[0]).real, norms[0] * norms[1], norms[1][..., 0, :] ** 2
+    scales = norms[0] * np.real(_h(norms[0])), norms[0] * norms[1], norms[1][..., 0, :] ** 2
     names = ("A^H A", "A^H B", "squares")
     return {
         name: Residual(_worst(np.abs(found - right), scale) / eps, 30.0)
