@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dtypes import compute_precision
-from .._core.errors import ShapeError, UnsupportedError
+from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import running_sum
 from .._core.namespace import device, is_traced, namespace, same_library
 from .._core.typing import ArrayT
@@ -58,7 +58,9 @@ def checked_points(cost: Points[Any], kernel: str) -> Points[Any]:
         if is_traced(value):
             message = f"{kernel}: Points decides by values, which a trace does not have; pass a matrix of costs"
             raise UnsupportedError(message)
-        check.finite_values(value, kernel=kernel, name=name)
+        if not bool(namespace(value).all(namespace(value).isfinite(value))):
+            message = f"{kernel}: expected finite coordinates in {name} of Points; correct {name} before the call"
+            raise ValuesError(message)
     same_library(x, y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         message = (
