@@ -13,7 +13,7 @@ from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import running_sum
 from .._core.namespace import device, is_traced, namespace, same_library
 from .._core.typing import ArrayT
-from .bounds import Bounds, Evidence, centred, weighed
+from .bounds import Bounds, Evidence, centred, reach, weighed
 from .canonical import INFINITY, heavy, positive_or_one
 from .clouds import distances
 from .codes import Stat
@@ -104,6 +104,7 @@ def solve_points(
         mass=mass[0, 0],
         unit=unit[0, 0],
         shift=xp.zeros_like(value),
+        reach=reach(alpha, beta),
         fullest=xp.max(seen.counts),
         ties=xp.zeros_like(value),
         pruned=lost,

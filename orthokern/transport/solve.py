@@ -360,6 +360,8 @@ def _info(kind: Kind, bounds: Bounds, found: Evidence) -> OTInfo[Any]:
     tol = eps(error) ** 0.5 if found.tol is None else found.tol
     size = kind.size(found.mass, found.unit)
     allowed = found.mass * (tol * size + ROUNDING * eps(error) * (size + xp.abs(found.shift)))
+    # What is missing or too much in the marginals is worth a potential.
+    allowed = allowed + bounds.marginal_error * found.reach
     proven = xp.abs(constant(bounds.value) - bounds.dual_value) <= allowed
     good = (error <= tol) & (proven | (not kind.strong))
     good = good & ((status == CONVERGED) | (status == FIXED))
