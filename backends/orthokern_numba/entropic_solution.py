@@ -15,7 +15,7 @@ from .library import aligned_empty
 
 EPS = 2.0**-52
 # As the array-API code has them: what rounding leaves of a marginal, and what it makes of potentials over epsilon.
-MARGINAL_ROUNDING, SHARPNESS = 16.0, 4.0
+MARGINAL_ROUNDING, SHARPNESS, WORST_ROUNDING = 16.0, 4.0, 1e-3
 
 
 @numba.njit(cache=True, fastmath=FAST)
@@ -198,11 +198,12 @@ def entropic_solution(
     figures = aligned_empty((*batch, len(Figure)), cost.dtype)
     stats = aligned_empty((*batch, len(Stat)), cost.dtype)
     limit = tol
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     for index in np.ndindex(batch):
         strength, mass = float(epsilon[index][0, 0]), float(a[index].sum())
         low, high = _extent(cost[index])
         unit = high - low if high > low else 1.0
-        limit = max(tol, SHARPNESS * EPS * unit / strength)
+        limit = max(tol, min(SHARPNESS * EPS * unit / strength, WORST_ROUNDING))
         # Room for the plan: until then it holds the costs in the units of the engine.
         _scaled(cost[index], low, unit, plan[index])
         shares = a[index] / mass, b[index] / b[index].sum()

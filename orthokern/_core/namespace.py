@@ -56,7 +56,13 @@ def is_array(x: Any) -> bool:
 
 
 def same_library(*arrays: Any) -> Any:
-    """Common namespace of several arrays; a mixture of libraries is refused."""
+    """Common namespace of several arrays; a mixture of libraries is refused, and what is no array."""
+    for a in arrays:
+        if not is_array(a):
+            message = (
+                f"expected arrays, got {type(a).__name__}; wrap it, for example by numpy.asarray"
+            )
+            raise ArrayTypeError(message)
     names = sorted({library(a) for a in arrays})
     if len(names) > 1:
         message = (

@@ -35,7 +35,7 @@ class Bounds(NamedTuple):
 class Evidence(NamedTuple):
     """What is known of a run, each in the batch shape: figures of the engine, units, and the entries of the plan.
 
-    ``tol`` is the tolerance that it was run to, None for a fixed number of steps.
+    ``tol`` is the tolerance that it was run to, None for a fixed number of steps; ``reach`` the largest potential.
     """
 
     tol: float | None
@@ -44,6 +44,7 @@ class Evidence(NamedTuple):
     mass: Any
     unit: Any
     shift: Any
+    reach: Any
     fullest: Any
     ties: Any
     pruned: Any
@@ -89,6 +90,13 @@ def centred(a: Any, b: Any, alpha: Any, beta: Any) -> tuple[Any, Any]:
     by_rows, by_columns = (weighed(x, w) for x, w in ((alpha, a), (beta, b)))
     move = ((by_columns - by_rows) / (2 * some))[..., None]
     return alpha + move, beta - move
+
+
+def reach(alpha: Any, beta: Any) -> Any:
+    """The largest modulus of a finite potential: so much a unit of missing mass moves the value; shape (...)."""
+    xp = namespace(alpha)
+    known = (xp.abs(xp.where(xp.isfinite(v), v, xp.zeros_like(v))) for v in (alpha, beta))
+    return constant(xp.maximum(*(xp.max(v, axis=-1) for v in known)))
 
 
 def weighed(potential: Any, masses: Any) -> Any:

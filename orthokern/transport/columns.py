@@ -191,7 +191,10 @@ def _below_the_top(v: Any, top: Any, z: Any) -> Any:
     # In halves, because the difference of the largest numbers of opposite sign is none.
     gap, half = top / 2 - v / 2, z / 2
     unit = xp.where(half > 0, half, xp.ones_like(half))
-    return -xp.where(gap < half, gap, unit) / unit
+    # Not a quotient of equals, which compilers do not always make 1.
+    near = gap < half
+    share = xp.where(near, gap, xp.zeros_like(gap)) / unit
+    return -xp.where(near, share, xp.ones_like(share))
 
 
 def _largest(v: Any, least: Any, k: int) -> Any:
@@ -215,7 +218,8 @@ def _to_sum_one(u: Any, theta: Any) -> Any:
     """``max(u - theta, 0)`` with ``theta`` carried to more digits than a number of this dtype has."""
     xp = namespace(u)
     # The differences of near numbers are exact; so a threshold for them is the rest of that for ``u``.
-    y = u - theta
+    # What lies 1 below the top is zero, also where rounding puts theta below that.
+    y = xp.where(u > -1, u - theta, -xp.ones_like(u))
     rest = xp.zeros_like(theta)
     for _ in range(POLISHING):
         rest = rest + _excess(xp.clip(y - rest, 0.0, None))

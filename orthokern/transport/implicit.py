@@ -11,7 +11,7 @@ from typing import Any
 from .._core.autodiff import constant
 from .._core.dtypes import eps
 from .._core.namespace import device, namespace
-from .canonical import positive_or_one
+from .canonical import INFINITY, positive_or_one
 
 # Share of the largest diagonal entry that makes the singular Laplacian regular, in eps.
 RIDGE = 2.0**12
@@ -84,9 +84,12 @@ def entropic_tangent(arrays: Any, tangents: Any, out: Any, **static: Any) -> Any
     """Every entry moves in proportion to itself."""
     (_, _, cost, epsilon), (da, db, dcost, depsilon), (alpha, beta, stats) = arrays, tangents, out
     xp = namespace(cost)
-    exponent = (alpha[..., :, None] + beta[..., None, :] - cost) / epsilon
-    plan = xp.exp(exponent)
-    exponent = xp.where(plan > 0, exponent, xp.zeros_like(exponent))
+    # Infinite exponents would leave the second derivatives nothing.
+    open_ = cost < INFINITY
+    finite = xp.where(open_, cost, xp.zeros_like(cost))
+    exponent = (alpha[..., :, None] + beta[..., None, :] - finite) / epsilon
+    exponent = xp.where(open_, exponent, xp.zeros_like(exponent))
+    plan = xp.where(open_, xp.exp(exponent), xp.zeros_like(exponent))
     weights = plan / epsilon
     drift = -weights * dcost - plan * exponent * (depsilon / epsilon)
     return potentials_tangent(weights, drift, da, db, stats)

@@ -24,6 +24,8 @@ from .sinkhorn import entropic_potentials
 
 # Marginal error that rounding the potentials makes in an entropic plan, in eps over the strength.
 SHARPNESS = 4.0
+# The largest such error that a plan may have and count as solved.
+WORST_ROUNDING = 1e-3
 # Costs between points that are formed, because the engine of a matrix is better: 32 MB in double precision.
 FORMED = 2**22
 
@@ -81,6 +83,8 @@ def _constants(problem: Canonical) -> tuple[Any, Any, Any]:
 class Kind:
     """One regularizer on a stack of problems."""
 
+    # What users call it.
+    regularizer = ""
     methods: tuple[str, ...] = ("auto",)
     # Methods that can run a fixed number of steps.
     fixed: tuple[str, ...] = ()
@@ -92,10 +96,9 @@ class Kind:
     sparse = True
     strong = True
 
-    @property
-    def weight(self) -> Any:
-        """Strength per problem, for comparison with the range of the costs; shape (...)."""
-        return 0.0
+    def size(self, mass: Any, unit: Any) -> Any:
+        """How large costs and penalty of a unit of mass may be: ``unit`` is the range of the costs; shape (...)."""
+        return unit
 
     def scaled(self, mass: Any, unit: Any) -> Kind:
         """The same for masses and costs that are divided by these."""
@@ -147,6 +150,7 @@ def _charged(plan: Any, cost: Any) -> Any:
 class Linear(Kind):
     """No regularizer: the engine's own plan, and potentials without a positive slack."""
 
+    regularizer = "Unregularized"
     methods = ("auto", "simplex", "proximal")
 
     def solve(self, problem: Canonical, effort: Effort) -> Solution:
@@ -170,13 +174,13 @@ class Quadratic(Kind):
     """``gamma / 2`` times the sum of squares; gamma (..., 1, 1)."""
 
     gamma: Any
+    regularizer = "SquaredL2"
     methods = ("auto", "newton", "accelerated")
     fixed = ("auto", "accelerated")
     most_steps = 5000
 
-    @property
-    def weight(self) -> Any:
-        return self.gamma[..., 0, 0]
+    def size(self, mass: Any, unit: Any) -> Any:
+        return unit + mass * self.gamma[..., 0, 0]
 
     def scaled(self, mass: Any, unit: Any) -> Quadratic:
         return Quadratic(self.gamma * mass / unit)
@@ -213,6 +217,7 @@ class Sparse(Kind):
     gamma: Any
     k: int
     convex: bool = True
+    regularizer = "SparsityConstrained"
     methods = ("auto", "proximal")
     most_steps = 10000
 
@@ -220,9 +225,8 @@ class Sparse(Kind):
     def strong(self) -> bool:  # type: ignore[override]
         return self.convex
 
-    @property
-    def weight(self) -> Any:
-        return self.gamma[..., 0, 0]
+    def size(self, mass: Any, unit: Any) -> Any:
+        return unit + mass * self.gamma[..., 0, 0]
 
     def scaled(self, mass: Any, unit: Any) -> Sparse:
         return Sparse(self.gamma * mass / unit, self.k, self.convex)
@@ -258,15 +262,17 @@ class Entropic(Kind):
     """``epsilon`` times the entropy ``t (log t - 1)``; epsilon (..., 1, 1)."""
 
     epsilon: Any
+    regularizer = "Entropy"
     methods = ("auto", "sinkhorn")
     fixed = ("auto", "sinkhorn")
     prunes = False
     sparse = False
     most_steps = 20000
 
-    @property
-    def weight(self) -> Any:
-        return self.epsilon[..., 0, 0]
+    def size(self, mass: Any, unit: Any) -> Any:
+        xp = namespace(unit)
+        some = positive_or_one(mass)
+        return unit + self.epsilon[..., 0, 0] * (1 + xp.abs(xp.log(some)))
 
     def scaled(self, mass: Any, unit: Any) -> Entropic:
         return Entropic(self.epsilon / unit)
@@ -275,8 +281,11 @@ class Entropic(Kind):
         if effort.tol is None or is_traced(self.epsilon):
             return effort
         epsilon = constant(self.epsilon)
+        if 0 in epsilon.shape:
+            return effort
         sharpest = float(namespace(epsilon).max(1 / epsilon))
-        return effort._replace(tol=max(effort.tol, SHARPNESS * eps(self.epsilon) * sharpest))
+        rounding = min(SHARPNESS * eps(self.epsilon) * sharpest, WORST_ROUNDING)
+        return effort._replace(tol=max(effort.tol, rounding))
 
     def lift(self, mass: Any) -> Any:
         return self.epsilon * namespace(mass).log(mass)
@@ -295,7 +304,11 @@ class Entropic(Kind):
         return entropic_potentials_points(x, y, a, b, self.epsilon, scale, p=p, **effort.limits)  # type: ignore[no-any-return]
 
     def plan(self, slack: Any) -> Any:
-        return namespace(slack).exp(slack / self.epsilon)
+        xp = namespace(slack)
+        open_ = slack > -INFINITY
+        # Where nothing may flow an infinite exponent would leave no derivative by the strength.
+        finite = xp.where(open_, slack, xp.zeros_like(slack))
+        return xp.where(open_, xp.exp(finite / self.epsilon), xp.zeros_like(slack))
 
     def penalty(self, plan: Any) -> Any:
         return _total(_times_log(plan) - plan) * self.epsilon[..., 0, 0]

@@ -9,7 +9,7 @@ from .._core.autodiff import constant, is_plain
 from .._core.dtypes import dtype_name
 from .._core.errors import ValuesError
 from .._core.namespace import is_traced, namespace
-from .bounds import Bounds, Evidence, Problem
+from .bounds import Bounds, Evidence, Problem, reach
 from .canonical import INFINITY, positive_or_one
 from .certificate import MASS_TOLERANCE
 from .codes import Stat
@@ -46,6 +46,7 @@ def solve_unbalanced(
         mass=mass[..., 0, 0],
         unit=unit[..., 0, 0],
         shift=xp.zeros_like(unit[..., 0, 0]),
+        reach=reach(alpha, beta),
         fullest=xp.max(xp.count_nonzero(plan, axis=-2), axis=-1),
         ties=xp.zeros_like(unit[..., 0, 0]),
         pruned=xp.zeros_like(unit[..., 0, 0]),

@@ -9,11 +9,11 @@ from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dtypes import compute_precision
-from .._core.errors import ShapeError, UnsupportedError
+from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import running_sum
 from .._core.namespace import device, is_traced, namespace, same_library
 from .._core.typing import ArrayT
-from .bounds import Bounds, Evidence, centred, weighed
+from .bounds import Bounds, Evidence, centred, reach, weighed
 from .canonical import INFINITY, heavy, positive_or_one
 from .clouds import distances
 from .codes import Stat
@@ -58,7 +58,9 @@ def checked_points(cost: Points[Any], kernel: str) -> Points[Any]:
         if is_traced(value):
             message = f"{kernel}: Points decides by values, which a trace does not have; pass a matrix of costs"
             raise UnsupportedError(message)
-        check.finite_values(value, kernel=kernel, name=name)
+        if not bool(namespace(value).all(namespace(value).isfinite(value))):
+            message = f"{kernel}: expected finite coordinates in {name} of Points; correct {name} before the call"
+            raise ValuesError(message)
     same_library(x, y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         message = (
@@ -102,6 +104,7 @@ def solve_points(
         mass=mass[0, 0],
         unit=unit[0, 0],
         shift=xp.zeros_like(value),
+        reach=reach(alpha, beta),
         fullest=xp.max(seen.counts),
         ties=xp.zeros_like(value),
         pruned=lost,

@@ -79,6 +79,8 @@ def checked_masses(
     a: Any, b: Any, like: Any, sizes: tuple[int, int], kernel: str, *, balanced: bool = True
 ) -> tuple[Any, Any]:
     """Masses of rows and columns; ``balanced`` ones of the columns are scaled to the sum of the others."""
+    check.array(a, kernel=kernel, name="a")
+    check.array(b, kernel=kernel, name="b")
     same_library(like, a, b)
     rows = masses(a, like, sizes[0], name="a", kernel=kernel)
     columns = masses(b, like, sizes[1], name="b", kernel=kernel)
@@ -128,7 +130,7 @@ def checked_marginals(marginals: Any, kind: Kind, cost: Any, kernel: str) -> Any
     if not fits or (marginals is not None and isinstance(cost, Points)):
         message = (
             f"{kernel}: expected marginals to be None, Unbalanced with Entropy, or Partial with Unregularized, and a "
-            f"matrix of costs, got {marginals!r} with {type(kind).__name__}"
+            f"matrix of costs, got {marginals!r} with {kind.regularizer}"
         )
         raise OptionError(message)
     return marginals
@@ -136,14 +138,17 @@ def checked_marginals(marginals: Any, kind: Kind, cost: Any, kernel: str) -> Any
 
 def effort_of(kind: Kind, like: Any, method: Any, tol: Any, max_iter: Any, kernel: str) -> Effort:
     """The checked options of the engine."""
-    check.choice(method, kind.methods, kernel=kernel, name=f"method for {type(kind).__name__}")
+    check.choice(method, kind.methods, kernel=kernel, name=f"method for {kind.regularizer}")
     steps = None if max_iter is None else check.count(max_iter, kernel=kernel, name="max_iter")
     if tol is None:
-        if method not in kind.fixed or steps is None:
+        if method not in kind.fixed:
             message = (
-                f"{kernel}: expected tol to be a number, because {method!r} for {type(kind).__name__} has "
-                "no mode of a fixed number of steps; SquaredL2 and Entropy have one, with tol=None and max_iter=..."
+                f"{kernel}: expected tol to be a number, because {method!r} for {kind.regularizer} has no mode of a "
+                "fixed number of steps; SquaredL2 and Entropy have one"
             )
+            raise OptionError(message)
+        if steps is None:
+            message = f"{kernel}: expected the number of steps with tol=None; pass max_iter"
             raise OptionError(message)
         return Effort(method, None, steps)
     wanted = check.at_least(tol, 0.0, kernel=kernel, name="tol", strict=True)

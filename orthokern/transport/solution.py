@@ -7,7 +7,7 @@ from typing import Any
 from .._core.autodiff import constant
 from .._core.dispatch import op
 from .._core.namespace import namespace
-from .bounds import Bounds, Evidence, Problem, assess, full_potentials
+from .bounds import Bounds, Evidence, Problem, assess, full_potentials, reach
 from .canonical import canonical
 from .codes import Figure, Stat
 from .kinds import Effort, Entropic, Kind, Sparse
@@ -21,7 +21,8 @@ def solved(
     if not isinstance(kind, Entropic):
         return _assembled(problem, kind, effort, recover)
     plan, alpha, beta, figures, stats = entropic_solution(*problem, kind.epsilon, **effort.limits)
-    return plan, alpha, beta, *_read(problem, effort, figures, stats)
+    known = _read(problem, effort, figures, stats, reach(alpha, beta))
+    return plan, alpha, beta, *known
 
 
 def _assembled(
@@ -45,6 +46,7 @@ def _assembled(
         mass=units.mass[..., 0, 0],
         unit=units.unit[..., 0, 0],
         shift=units.shift[..., 0, 0],
+        reach=reach(alpha, beta),
         fullest=xp.max(counts, axis=-1),
         ties=xp.sum(xp.astype(counts > most, plan.dtype), axis=-1),
         pruned=_left_out(problem.a, units.rows) + _left_out(problem.b, units.columns),
@@ -75,7 +77,9 @@ def entropic_solution(
     return plan, alpha, beta, xp.stack(parts, axis=-1), seen.stats
 
 
-def _read(problem: Problem, effort: Effort, figures: Any, stats: Any) -> tuple[Bounds, Evidence]:
+def _read(
+    problem: Problem, effort: Effort, figures: Any, stats: Any, largest: Any
+) -> tuple[Bounds, Evidence]:
     """The figures of ``entropic_solution``, which leaves out bins without mass alone."""
     xp = namespace(figures)
     mass = xp.sum(constant(problem.a), axis=-1)
@@ -87,6 +91,7 @@ def _read(problem: Problem, effort: Effort, figures: Any, stats: Any) -> tuple[B
         mass=mass,
         unit=figures[..., Figure.UNIT],
         shift=figures[..., Figure.SHIFT],
+        reach=largest,
         fullest=figures[..., Figure.FULLEST],
         ties=nothing,
         pruned=nothing,

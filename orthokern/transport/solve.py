@@ -237,8 +237,7 @@ def _by_marginals(
         return solve_unbalanced(problem, kind, rho, effort)
     recover = getattr(regularizer, "recover", "relaxed")
     plan, *potentials, bounds, evidence = solved(problem, kind, effort, recover)
-    if getattr(regularizer, "reference", "") == "product" and isinstance(kind, Entropic):
-        potentials, bounds = _by_product(problem, kind, potentials, bounds)
+    potentials, bounds = _as_measured((problem.a, problem.b), kind, regularizer, potentials, bounds)
     return plan, potentials[0], potentials[1], bounds, evidence
 
 
@@ -257,13 +256,15 @@ def _between_clouds(
     kind = kind_of(regularizer, points.x, name)
     effort = effort_of(kind, points.x, *options, name)
     allowed = ("auto", "coo", "none") if kind.sparse else ("auto", "none")
-    if not isinstance(kind, Quadratic | Entropic) or effort.tol is None or form not in allowed:
+    served = isinstance(kind, Quadratic | Entropic) and effort.method != "accelerated"
+    if not served or effort.tol is None or form not in allowed:
         message = (
-            f"{name}: expected SquaredL2 or Entropy, a tolerance, and plan one of {', '.join(map(repr, allowed))} "
-            "with Points, which never form a matrix; pass a matrix of costs for anything else"
+            f"{name}: expected SquaredL2 or Entropy, method='auto', a tolerance, and plan one of "
+            f"{', '.join(map(repr, allowed))} with Points, which form no matrix; pass a matrix of costs for the rest"
         )
         raise UnsupportedError(message)
     plan, *potentials, bounds, evidence = solve_points(rows, columns, points, kind, effort)
+    potentials, bounds = _as_measured((rows, columns), kind, regularizer, potentials, bounds)
     plan = None if form == "none" else plan
     return _packed(name, kind, plan, potentials, bounds, evidence, warn=warn)
 
@@ -300,14 +301,16 @@ def _packed(
     )
 
 
-def _by_product(
-    problem: Problem, kind: Entropic, potentials: list[Any], bounds: Bounds
+def _as_measured(
+    masses: tuple[Any, Any], kind: Kind, regularizer: Any, potentials: list[Any], bounds: Bounds
 ) -> tuple[list[Any], Bounds]:
-    """Potentials and values of the entropy relative to the product of the masses."""
-    xp = namespace(problem.cost)
+    """Potentials and values of the entropy relative to what its ``reference`` says."""
+    if not isinstance(kind, Entropic) or regularizer.reference == "counting":
+        return potentials, bounds
+    xp = namespace(masses[0])
     epsilon = kind.epsilon[..., 0]
-    logs = [epsilon * xp.log(xp.where(x > 0, x, xp.ones_like(x))) for x in problem[:2]]
-    less = sum(xp.sum(x * log, axis=-1) for x, log in zip(problem[:2], logs, strict=True))
+    logs = [epsilon * xp.log(xp.where(x > 0, x, xp.ones_like(x))) for x in masses]
+    less = sum(xp.sum(x * log, axis=-1) for x, log in zip(masses, logs, strict=True))
     moved = bounds._replace(
         value=bounds.value - less,
         dual_value=bounds.dual_value - constant(less),
@@ -355,8 +358,10 @@ def _info(kind: Kind, bounds: Bounds, found: Evidence) -> OTInfo[Any]:
     status, xp = found.status, namespace(found.status)
     error = found.stats[..., Stat.ERROR]
     tol = eps(error) ** 0.5 if found.tol is None else found.tol
-    size = found.unit + found.mass * kind.weight
+    size = kind.size(found.mass, found.unit)
     allowed = found.mass * (tol * size + ROUNDING * eps(error) * (size + xp.abs(found.shift)))
+    # What is missing or too much in the marginals is worth a potential.
+    allowed = allowed + bounds.marginal_error * found.reach
     proven = xp.abs(constant(bounds.value) - bounds.dual_value) <= allowed
     good = (error <= tol) & (proven | (not kind.strong))
     good = good & ((status == CONVERGED) | (status == FIXED))

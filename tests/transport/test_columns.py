@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orthokern
+from orthokern.testing import libraries
 from orthokern.testing.libraries import to_numpy
 from orthokern.transport.columns import ksupport_prox, simplex_projection
 
@@ -412,3 +413,18 @@ def test_levels_and_supports_do_not_depend_on_the_backend(rng):
         for default, reference in zip(*found, strict=True):
             np.testing.assert_allclose(default, reference, rtol=0, atol=1e-14)
             assert np.array_equal(default > 1e-13, reference > 1e-13)
+
+
+@pytest.mark.skipif(libraries.missing("jax") is not None, reason="JAX is not installed")
+def test_what_is_forbidden_stays_empty_where_code_is_fused(rng):
+    """A compiler that fuses rounds the threshold otherwise; entries of minus infinity are none all the same."""
+    import jax
+
+    v, z = rng.standard_normal((2000, 6)), rng.random((2000, 1)) + 0.1
+    v[:, 2] = -np.inf
+    project = jax.jit(lambda x, y: simplex_projection(x, y, k=6))
+    found = np.asarray(project(made(v, "jax"), made(z, "jax")))
+    assert np.count_nonzero(found[:, 2]) == 0
+    low = v <= v.max(axis=-1, keepdims=True) - 1.001 * z
+    assert np.count_nonzero(found[low]) == 0
+    assert np.count_nonzero(found) > 2000

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 import orthokern
 from orthokern import (
+    ArrayTypeError,
     ConvergenceWarning,
     DTypeError,
     Entropy,
     OptionError,
     OTStatus,
+    Points,
     ShapeError,
     SparsityConstrained,
     SquaredL2,
@@ -131,6 +133,19 @@ def test_references_of_the_entropy(rng, backend):
     entropy = (product.plan * (np.log(product.plan / (a[:, None] * b)) - 1)).sum()
     assert abs(product.value - product.linear_cost - 0.2 * entropy) < 1e-11
     assert abs(product.gap) < 1e-11
+
+
+@pytest.mark.parametrize("formed", [0, 2**22])
+def test_references_between_points(rng, formed, backend, monkeypatch):
+    monkeypatch.setattr("orthokern.transport.kinds.FORMED", formed)
+    x, y = rng.random((7, 2)), rng.random((5, 2))
+    a, b, _ = clouds(rng, 7, 5)
+    cost = ((x[:, None] - y) ** 2).sum(-1)
+    for reference in ("counting", "product"):
+        given = {"epsilon": 0.2, "reference": reference, "tol": 1e-11, "backend": backend}
+        lazy, exact = sinkhorn(a, b, Points(x, y), **given), sinkhorn(a, b, cost, **given)
+        for field in ("value", "lower_bound", "upper_bound", "alpha", "beta"):
+            np.testing.assert_allclose(getattr(lazy, field), getattr(exact, field), atol=1e-9)
 
 
 # Accuracy on hard problems
@@ -265,6 +280,10 @@ def test_batch_shapes_broadcast(rng, backend):
     assert result.plan.shape == (2, 3, 5, 4)
     alone = solve_ot(a, b, 2 * cost, regularizer=SquaredL2(2.0), backend=backend)
     np.testing.assert_allclose(result.plan[1, 2], alone.plan, atol=1e-9)
+    for kind in REGULARIZERS.values():
+        stack = solve_ot(a, b, costs[:, 0], regularizer=kind, tol=1e-11, backend=backend)
+        alone = solve_ot(a, b, cost, regularizer=kind, tol=1e-11, backend=backend)
+        np.testing.assert_allclose(stack.plan[0], alone.plan, atol=1e-9)
 
 
 def test_inputs_stay_as_they_are(rng, regularizer):
@@ -302,6 +321,34 @@ def test_no_mass_no_bins(regularizer, backend):
     assert empty.plan.shape == (0, 3)
     assert empty.value == 0
     assert empty.info.converged
+
+
+def test_stacks_of_no_problems(regularizer, backend):
+    arrays = np.ones((0, 3)), np.ones((0, 2)), np.ones((0, 3, 2))
+    result = solve_ot(*arrays, regularizer=regularizer, backend=backend)
+    assert result.plan.shape == (0, 3, 2)
+    assert result.value.shape == result.info.converged.shape == (0,)
+
+
+@pytest.mark.parametrize("mass", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("epsilon", [0.01, 100.0])
+def test_masses_of_any_sum_converge(rng, mass, epsilon, backend):
+    a, b, cost = clouds(rng, 9, 8)
+    for reference in ("counting", "product"):
+        given = Entropy(epsilon, reference)
+        result = solve_ot(mass * a, mass * b, cost, regularizer=given, backend=backend)
+        assert result.info.converged
+        assert errors(result, mass * a, mass * b) < 1e-7 * mass
+
+
+def test_a_strength_lost_in_rounding_is_no_success(backend):
+    """Potentials that cannot be told apart to a part of epsilon make no plan."""
+    found = sinkhorn(HALF, HALF, 1e100 * SWAP, epsilon=0.1, warn=False, backend=backend)
+    assert found.info.converged == (errors(found, HALF, HALF) < 1e-3)
+    huge = sinkhorn(
+        1e200 * HALF, 1e200 * HALF, 1e100 * SWAP, epsilon=0.1, warn=False, backend="array-api"
+    )
+    assert not huge.info.converged or huge.marginal_error < 1e197
 
 
 def test_one_bin(regularizer, backend):
@@ -509,6 +556,28 @@ BAD = {
         lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), plan="sparse"),
         OptionError,
         "plan",
+    ),
+    "no limit": (
+        lambda: solve_ot(A3, B3, LINE, regularizer=SquaredL2(1.0), tol=None),
+        OptionError,
+        "pass max_iter",
+    ),
+    "list": (
+        lambda: solve_ot(A3, B3.tolist(), LINE, regularizer=SquaredL2(1.0)),
+        ArrayTypeError,
+        "for b .* got list",
+    ),
+    "points that are no numbers": (
+        lambda: solve_ot(A3, B3, Points(LINE, LINE * np.nan), regularizer=SquaredL2(1.0)),
+        ValuesError,
+        "coordinates in y of Points",
+    ),
+    "method of points": (
+        lambda: solve_ot(
+            A3, B3, Points(LINE, LINE), regularizer=SquaredL2(1.0), method="accelerated"
+        ),
+        UnsupportedError,
+        "method='auto'",
     ),
     "batch": (
         lambda: solve_ot(np.stack([A3] * 2), np.stack([B3] * 3), LINE, regularizer=SquaredL2(1.0)),

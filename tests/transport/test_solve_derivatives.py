@@ -64,14 +64,21 @@ def difference(function, arrays, directions):
     return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * STEP)
 
 
-@pytest.fixture
-def arrays():
-    return [A, B, COST, np.asarray(0.3)]
+@pytest.fixture(params=["whole", "with gaps"])
+def arrays(request):
+    """A problem, and the same with bins without mass and a pair that is forbidden."""
+    a, b, cost = A.copy(), B.copy(), COST.copy()
+    if request.param == "with gaps":
+        a[0], b[1], cost[2, 3] = 0.0, 0.0, np.inf
+    return [a, b, cost, np.asarray(0.3)]
 
 
 @pytest.fixture
-def directions(rng):
-    return [0.1 * rng.standard_normal(x.shape) for x in (A, B, COST, np.asarray(0.3))]
+def directions(rng, arrays):
+    """None into what is zero or infinite."""
+    return [
+        np.where((x > 0) & np.isfinite(x), 0.1 * rng.standard_normal(x.shape), 0.0) for x in arrays
+    ]
 
 
 def close(found, wanted):
@@ -200,6 +207,7 @@ def test_many_fixed_steps_solve_the_problem(name, arrays):
 
 def test_fixed_steps_are_counted(arrays):
     a, b, cost, _ = arrays
+    a, b = a / a.sum(), b / b.sum()
     assert sinkhorn(a, b, cost, epsilon=0.5, tol=None, max_iter=7, warn=False).info.iterations == 7
     fixed = solve_ot(a, b, cost, regularizer=SquaredL2(1.0), tol=None, max_iter=9, warn=False)
     assert fixed.info.iterations == 9
