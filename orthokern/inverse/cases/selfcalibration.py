@@ -55,9 +55,13 @@ def _residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[s
 
 
 def _op_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
-    y, a, _ = arrays
+    y, a, w = arrays
     misfit = np.sqrt(_misfit(y, a, out[0], options["model"]))
-    return {"misfit": Residual(float(np.max(misfit)) / eps, 100.0)}
+    found = {"misfit": Residual(float(np.max(misfit)) / eps, 100.0)}
+    if options["method"] == "lstsq":
+        total = np.sum(w.conj() * out[0], axis=-1)
+        found["normalization"] = Residual(float(np.max(np.abs(total - 1))) / eps, 100.0)
+    return found
 
 
 def _steps_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
