@@ -42,6 +42,7 @@ PRODUCTS_ALONE = frozenset(
         "prox_ksupport",
         "residual_gradient",
         "root_orthogonalize",
+        "rough_gram",
         "round_to_marginals",
         "scattered_rows",
         "simplex_projection",

@@ -214,6 +214,13 @@ def _residual_gradient(a: Any, b: Any, x: Any) -> Any:
     return residual_gradient(a, b, x)
 
 
+@backend.implements("rough_gram")
+def _rough_gram(a: Any) -> Any:
+    from .normal_equations import rough_gram
+
+    return rough_gram(a)
+
+
 @backend.implements("whitened_gram")
 def _whitened_gram(a: Any, p: Any) -> Any:
     from .normal_equations import whitened_gram

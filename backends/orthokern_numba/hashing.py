@@ -10,7 +10,7 @@ from .library import aligned_empty, real_columns
 from .random import fill_words, key_of
 
 # Rows whose hashes are made at a time; bytes of the targets that one tile of columns touches, about.
-ROWS, TILE = 1024, 2**18
+ROWS, TILE = 1024, 2**20
 
 
 @numba.njit(cache=True)

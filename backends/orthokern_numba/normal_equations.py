@@ -16,6 +16,9 @@ from .library import aligned_empty, library, real_dtype
 # Numbers of a block: 1 MiB in double precision.
 BLOCK = 2**17
 LEAST_ROWS = 16
+# NumPy's product of a real block with itself, which fills both triangles, pays from so many rows for each column on.
+# Of an array that is read as it is, a block has twice as many.
+PRODUCT_ROWS = 8
 # What is not finite, or leaves the range, is the caller's to find.
 QUIET = np.errstate(invalid="ignore", over="ignore")
 DOUBLE = {"f": np.dtype(np.float64), "F": np.dtype(np.complex128)}
@@ -25,12 +28,18 @@ def _sums_dtype(a: np.ndarray) -> np.dtype:
     return DOUBLE.get(a.dtype.char, a.dtype)
 
 
-def _blocks(a: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of ``a`` (n, d) in the precision of sums, row-major."""
+def _size(d: int) -> int:
+    return max(LEAST_ROWS, BLOCK // max(d, 1))
+
+
+def _as_it_is(a: np.ndarray) -> bool:
+    return a.dtype == _sums_dtype(a) and a.flags.c_contiguous
+
+
+def _blocks(a: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """``size`` rows of ``a`` (n, d) at a time in the precision of sums, row-major."""
     n, d = a.shape
-    dtype, size = _sums_dtype(a), max(LEAST_ROWS, BLOCK // max(d, 1))
-    as_it_is = a.dtype == dtype and a.flags.c_contiguous
-    buffer = None if as_it_is else aligned_empty((min(size, n), d), dtype)
+    buffer = None if _as_it_is(a) else aligned_empty((min(size, n), d), _sums_dtype(a))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
         block = a[rows]
@@ -63,11 +72,19 @@ def _squares(r: np.ndarray) -> Any:
 
 
 @numba.njit(cache=True)
-def _mirror(g: np.ndarray) -> None:
+def _mirror_up(g: np.ndarray) -> None:
     """Fill the rows below the diagonal from those above."""
     for i in range(g.shape[0]):
         for j in range(i):
             g[i, j] = np.conj(g[j, i])
+
+
+@numba.njit(cache=True)
+def _mirror_down(g: np.ndarray) -> None:
+    """Fill the rows above the diagonal from those below."""
+    for i in range(g.shape[0]):
+        for j in range(i):
+            g[j, i] = g[i, j]
 
 
 @numba.njit(cache=True)
@@ -87,15 +104,27 @@ class _Gram:
         self.rank_k = library(dtype).rank_k
         self.total = aligned_empty((d, d), dtype, "F")
         self.total[...] = 0
+        self.part = aligned_empty((d, d), dtype, "F")
+        self.whole = True
 
     def add(self, block: np.ndarray) -> None:
         """The transpose of a row-major block is column-major: the sum is the conjugate of the one looked for."""
-        self.rank_k(1.0, block.T, beta=1.0, c=self.total, overwrite_c=1)
+        if block.dtype.kind != "c" and len(block) >= PRODUCT_ROWS * block.shape[1]:
+            np.matmul(block.T, block, out=self.part.T)
+            self.total += self.part
+        else:
+            self.rank_k(1.0, block.T, beta=1.0, c=self.total, overwrite_c=1)
+            self.whole = False
 
     def write(self, g: np.ndarray) -> None:
-        """Both triangles."""
-        np.conj(self.total, out=g)
-        _mirror(g)
+        """Both triangles; a real sum is written by its rows, which are the columns that were summed."""
+        if g.dtype.kind == "c":
+            np.conj(self.total, out=g)
+            _mirror_up(g)
+        else:
+            np.copyto(g, self.total.T)
+            if not self.whole:
+                _mirror_down(g)
 
 
 def _members(a: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -112,8 +141,10 @@ def normal_equations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     for one, right, to_g, to_c, to_total in _members(a, b, g, c, total):
         columns = _columns(right, dtype)
         sums = _Gram(d, dtype)
-        target = to_c[:, 0] if k == 1 else to_c
-        for rows, block in _blocks(one):
+        target, size = (to_c[:, 0] if k == 1 else to_c), _size(d)
+        if _as_it_is(one):
+            size = max(size, 2 * PRODUCT_ROWS * d)
+        for rows, block in _blocks(one, size):
             sums.add(block)
             target += _adjoint_times(block, columns[rows])
         sums.write(to_g)
@@ -131,7 +162,7 @@ def residual_gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> tuple[np.n
         columns = _columns(right, dtype)
         vector = np.ascontiguousarray(at[:, 0]) if k == 1 else at
         target, squares = (to_g[:, 0] if k == 1 else to_g), np.zeros(k, to_total.dtype)
-        for rows, block in _blocks(one):
+        for rows, block in _blocks(one, _size(one.shape[1])):
             r = columns[rows] - block @ vector
             target += _adjoint_times(block, r)
             squares += _squares(r)
@@ -147,10 +178,26 @@ def whitened_gram(a: np.ndarray, p: np.ndarray) -> np.ndarray:
     for one, white, to_g in _members(a, p, g):
         sums = _Gram(d, dtype)
         triangular, columns = is_upper(white), np.asfortranarray(white)
-        for _, block in _blocks(one):
+        for _, block in _blocks(one, _size(d)):
             if triangular:
                 sums.add(library(dtype).trmm(1.0, columns, block.T, trans_a=1).T)
             else:
                 sums.add(block @ white)
+        sums.write(to_g)
+    return g
+
+
+@QUIET
+def rough_gram(a: np.ndarray) -> np.ndarray:
+    """``A^H A`` summed in single precision, from blocks that are converted as they are read."""
+    d, dtype = a.shape[-1], library(a.dtype).single
+    g = aligned_empty((*a.shape[:-2], d, d), a.dtype)
+    for one, to_g in _members(a, g):
+        sums, size = _Gram(d, dtype), max(_size(d), PRODUCT_ROWS * d)
+        buffer = aligned_empty((min(size, len(one)), d), dtype)
+        for start in range(0, len(one), size):
+            block = buffer[: len(one[start : start + size])]
+            np.copyto(block, one[start : start + size], casting="same_kind")
+            sums.add(block)
         sums.write(to_g)
     return g

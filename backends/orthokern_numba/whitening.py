@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-from .library import aligned_empty, library, real_dtype
+from .library import aligned_empty, library, probe, real_dtype
 from .normal_equations import is_upper
 
 # A triangular inverse is taken down to this reciprocal condition number, in eps of the number of columns.
 FLOOR = 30.0
+# Steps of the power method where the estimate in the 1-norm, which may be off by a factor, leaves a doubt.
+STEPS, DOUBT = 10, 2.0
+# Columns of a tile of the Gram matrix of a triangle.
+TILE = 128
 # A shifted Gram matrix is factorized while the square of the smallest pivot is so many eps of the largest.
 PIVOT = 1e3
 
@@ -23,11 +28,14 @@ class _Lapack(NamedTuple):
     potrs: Any
     trtri: Any
     trcon: Any
+    trsv: Any
+    trmv: Any
 
 
 @functools.cache
 def _lapack(dtype: np.dtype) -> _Lapack:
-    return _Lapack(*get_lapack_funcs(("potrf", "potrs", "trtri", "trcon"), dtype=dtype))
+    lapack = get_lapack_funcs(("potrf", "potrs", "trtri", "trcon"), dtype=dtype)
+    return _Lapack(*lapack, *get_blas_funcs(("trsv", "trmv"), dtype=dtype))
 
 
 def _eps(x: np.ndarray) -> float:
@@ -40,12 +48,35 @@ def _condition(r: np.ndarray) -> float:
     return float(rcond)
 
 
+def _largest(times: Callable[..., np.ndarray], r: np.ndarray) -> float:
+    """Largest singular value of what ``times(r, x, trans=...)`` multiplies by, from below."""
+    x, found = probe(len(r), r.dtype), 0.0
+    for _ in range(STEPS):
+        x = times(r, times(r, x / np.linalg.norm(x)), trans=library(r.dtype).adjoint)
+        found = float(np.linalg.norm(x))
+    return math.sqrt(found)
+
+
+@np.errstate(all="ignore")
+def _sharper_condition(r: np.ndarray) -> float:
+    """Reciprocal condition number in the 2-norm, from above; NaN for a singular matrix."""
+    lapack = _lapack(r.dtype)
+    return 1 / (_largest(lapack.trmv, r) * _largest(lapack.trsv, r))
+
+
+def _column_major(like: np.ndarray) -> np.ndarray:
+    """Matrices of the shape of ``like`` whose columns are contiguous, as LAPACK has them."""
+    return aligned_empty(like.shape, like.dtype).swapaxes(-1, -2)
+
+
 def gram_whitener(g: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(R^{-1}, R, rcond)`` with the Cholesky factor R of G (..., d, d); identities and 0 where there is none."""
-    p, f = aligned_empty(g.shape, g.dtype), aligned_empty(g.shape, g.dtype)
+    p, f = _column_major(g), _column_major(g)
     rcond = np.zeros(g.shape[:-2], real_dtype(g))
     for index in np.ndindex(*g.shape[:-2]):
-        r, failed = _lapack(g.dtype).potrf(g[index], clean=1)
+        # A real matrix is its own transpose, which LAPACK copies faster.
+        one = g[index] if g.dtype.kind == "c" else g[index].T
+        r, failed = _lapack(g.dtype).potrf(one, clean=1)
         condition = 0.0 if failed else _condition(r)
         if not condition > _eps(g) ** 2:
             p[index] = f[index] = np.eye(g.shape[-1])
@@ -59,15 +90,17 @@ def triangular_whitener(
     r: np.ndarray, *, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """``(R^{-1}, R, d, rcond)`` where the condition number leaves no doubt about the rank; else by singular values."""
-    p, f = aligned_empty(r.shape, r.dtype), aligned_empty(r.shape, r.dtype)
+    p, f = _column_major(r), _column_major(r)
     rank, rcond = (np.empty(r.shape[:-2], real_dtype(r)) for _ in range(2))
     d = r.shape[-1]
-    floor = max(FLOOR * d * _eps(r), 2 * cutoff)
+    floor = FLOOR * d * _eps(r)
     for index in np.ndindex(*r.shape[:-2]):
         one = r[index] if np.isfinite(r[index]).all() else np.eye(d, dtype=r.dtype)
         upper = np.asfortranarray(np.triu(one))
         condition = _condition(upper)
-        if condition > floor:
+        if not condition > max(floor, DOUBT * cutoff):
+            condition = _sharper_condition(upper)
+        if condition > max(floor, cutoff):
             rank[index], rcond[index], f[index] = d, condition, upper
             p[index], _ = _lapack(r.dtype).trtri(upper, overwrite_c=1)
         else:
@@ -96,17 +129,19 @@ def damped_norms(f: np.ndarray, shift: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _norms(f: np.ndarray, shift: np.ndarray, v: np.ndarray) -> Any:
     if not np.isfinite(f).all():
         f = np.eye(f.shape[0], dtype=f.dtype)
-    found = _by_cholesky(f, shift[0], v[:, 0]) if len(shift) == 1 else None
+    found = None
+    if len(shift) == 1:
+        columns = np.asfortranarray(f)
+        is_triangular = is_upper(columns)
+        found = _by_cholesky(columns, shift[0], v[:, 0], is_triangular)
+        if found is None and is_triangular:
+            found = _by_reflections(columns, shift[0], v[:, 0])
     return _by_singular_values(f, shift, v) if found is None else found
 
 
-def _by_cholesky(f: np.ndarray, shift: float, v: np.ndarray) -> float | None:
+def _by_cholesky(f: np.ndarray, shift: float, v: np.ndarray, is_triangular: bool) -> float | None:
     """None where rounding errors of the Gram matrix would count."""
-    columns = np.asfortranarray(f)
-    if is_upper(f):
-        g = library(f.dtype).trmm(1.0, columns, columns, trans_a=library(f.dtype).adjoint)
-    else:
-        g = f.conj().T @ f
+    g = _upper_gram(f) if is_triangular else f.conj().T @ f
     d = f.shape[0]
     g.flat[:: d + 1] += shift
     r, failed = _lapack(f.dtype).potrf(g, overwrite_a=1)
@@ -115,6 +150,25 @@ def _by_cholesky(f: np.ndarray, shift: float, v: np.ndarray) -> float | None:
         return None
     z, _ = _lapack(f.dtype).potrs(r, v)
     return math.sqrt(np.vdot(v, z).real)
+
+
+def _upper_gram(f: np.ndarray) -> np.ndarray:
+    """The upper triangle of ``F^H F`` of a triangular F, and some of the other one."""
+    g = aligned_empty(f.shape, f.dtype, "F")
+    for i in range(0, len(f), TILE):
+        end = i + TILE
+        g[i:end, i:] = f[:end, i:end].conj().T @ f[:end, i:]
+    return g
+
+
+def _by_reflections(f: np.ndarray, shift: float, v: np.ndarray) -> float | None:
+    """By a QR factor of F and what is added below; None where F may have directions that are rounding errors."""
+    lapack, d = _lapack(f.dtype), len(f)
+    if not _condition(f) > FLOOR * d * _eps(f):
+        return None
+    r = np.linalg.qr(np.concatenate([f, math.sqrt(shift) * np.eye(d, dtype=f.dtype)]), mode="r")
+    z = lapack.trsv(np.asfortranarray(r), v, trans=library(f.dtype).adjoint)
+    return float(np.linalg.norm(z))
 
 
 def _by_singular_values(f: np.ndarray, shift: np.ndarray, v: np.ndarray) -> Any:

@@ -14,7 +14,7 @@ from .refine import unscaled_figures
 from .results import LstsqMethod, Stat
 from .solution import PGRAM_ROWS, first_of, methods_for
 from .sources import Blocks, Lazy, Scales, Sparse
-from .starts import Request
+from .starts import Request, diagonal
 
 
 def solved_source(
@@ -27,7 +27,7 @@ def solved_source(
     xp = namespace(sums[0])
     columns: Any = None
     undo: Any = None
-    if not is_in_range(sums):
+    if not is_in_range(diagonal(sums[0]), sums[2]):
         top_a, top_b = source.maxima()
         if not bool(xp.all(xp.isfinite(top_a))) or not bool(xp.all(xp.isfinite(top_b))):
             return _nothing_known(sums)

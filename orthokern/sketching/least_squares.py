@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .._core.autodiff import constant
 from .._core.dispatch import op
 from .._core.dtypes import eps, exponent_limit, is_complex
@@ -12,9 +14,10 @@ from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, nan_unless
 from .._core.namespace import is_traced, namespace
 from .._core.scaling import balancing_powers
-from .normal_equations import normal_equations, widened
+from .normal_equations import column_squares, normal_equations, widened
 from .refine import unscaled_figures
 from .results import LstsqMethod, Stat
+from .rough import rough_solution
 from .solution import (
     Solution,
     gram_solution,
@@ -30,6 +33,8 @@ from .wide import wide_solution
 RANGE = 0.88
 # Units of rounding below this one are those of double precision.
 DOUBLE = 1e-12
+# Of a derivative: a whitener may leave a hundredth of the error each time.
+REFINEMENTS = 4
 # Methods and sizes n d of matrices for which a backend may have one compiled call.
 QUICK, SMALL = ("auto", "gram"), 2**17
 
@@ -66,12 +71,19 @@ def _sizes(x: Any) -> Any:
     return xp.maximum(xp.abs(xp.real(x)), xp.abs(xp.imag(x))) if is_complex(x) else xp.abs(x)
 
 
-def is_in_range(sums: tuple[Any, Any, Any]) -> bool:
+def is_in_range(*squared_norms: Any) -> bool:
     """Whether no square has left the range of its dtype; zeros may be squares that have."""
-    g, _, squares_of_b = sums
-    xp = namespace(g)
-    high = 2.0 ** (RANGE * exponent_limit(g))
-    return all(bool(xp.all((v > 1 / high) & (v < high))) for v in (diagonal(g), squares_of_b))
+    xp = namespace(squared_norms[0])
+    high = 2.0 ** (RANGE * exponent_limit(squared_norms[0]))
+    return all(bool(xp.all((v > 1 / high) & (v < high))) for v in squared_norms)
+
+
+def _sizes_known(a: Any, b: Any, sums: tuple[Any, Any, Any] | None) -> bool:
+    """Whether the columns are in range, by the sums where they were formed."""
+    if sums is not None:
+        return is_in_range(diagonal(sums[0]), sums[2])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return a.ndim == 2 and is_in_range(column_squares(a), column_squares(b))
 
 
 def _least_squares_tangent(arrays: Any, tangents: Any, out: Any, **options: Any) -> Any:
@@ -112,7 +124,7 @@ def _tangent(a: Any, b: Any, da: Any, db: Any, x: Any, p: Any, damp: float) -> A
     def solved(right: Any, product: Callable[[Any], Any]) -> Any:
         """The refinements carry the derivative with respect to A that the whitener does not."""
         w = p @ (adjoint(p) @ right)
-        for _ in range(2):
+        for _ in range(REFINEMENTS):
             w = w + p @ (adjoint(p) @ (right - product(w)))
         return w
 
@@ -160,10 +172,14 @@ def least_squares(
     sums: tuple[Any, Any, Any] | None = None
     balanced: Scaled | None = None
     # The reference would warn of squares out of range; it looks at the entries first.
-    if methods[0] == LstsqMethod.GRAM and normal_equations.is_served(a) and not traced:
+    looked_at = normal_equations.is_served(a) and not traced
+    if methods[0] == LstsqMethod.GRAM and looked_at:
+        quick = rough_solution(a, b, request._replace(ridge=_ridge(a, damp, None)))
+        if quick is not None:
+            return restored(quick, None, a)
         sums = sums_in_parts(a, b)
         methods = methods if sums is not None or len(methods) == 1 else methods[1:]
-    if sums is None or not is_in_range(sums):
+    if not looked_at or not _sizes_known(a, b, sums):
         balanced, sums = scaled(a, b, by_column=equilibrate), None
         a, b = balanced.a, balanced.b
     columns = None if balanced is None else widened(balanced.columns)

@@ -70,7 +70,7 @@ def lstsq(
     weights : array (..., n), optional
         Not negative: factors of the squared residuals of the rows.
     sketch_size : int, optional
-        Rows of the sketch; default 2 d, or 4 d for n > 64 d.
+        Rows of the sketch; default 2 d + min(2 d, 128).
     seed : int
         Of the sketch.
     max_refine : int

@@ -13,6 +13,8 @@ from .._core.dtypes import dtype_name, is_complex
 from .._core.linalg import adjoint
 from .._core.namespace import namespace
 
+# Numbers of a block of rows whose temporaries stay in cache.
+BLOCK = 2**16
 _DOUBLE = {"float32": "float64", "complex64": "complex128"}
 
 
@@ -33,6 +35,13 @@ def squares(x: Any) -> Any:
     if is_complex(x):
         return xp.sum(xp.real(x) ** 2 + xp.imag(x) ** 2, axis=-2)
     return xp.sum(x * x, axis=-2)
+
+
+def column_squares(a: Any) -> Any:
+    """The same of a tall ``a`` (n, d), some rows at a time, so that no copy of all is made."""
+    n, size = a.shape[0], max(1, BLOCK // max(a.shape[-1], 1))
+    parts = [squares(a[i : min(i + size, n), :]) for i in range(0, n, size)]
+    return sum(parts[1:], parts[0])
 
 
 @op()

@@ -80,11 +80,17 @@ def _step(source: Source, start: Start, request: Request, x: Any) -> Any:
     return x + start.p @ (adjoint(start.p) @ gradient)
 
 
-def refined_times(source: Source, start: Start, request: Request, steps: int) -> Refined:
-    """Refine exactly ``steps`` times: no value decides anything."""
+def stepped(source: Source, start: Start, request: Request, steps: int) -> Any:
+    """The solution after ``steps`` refinements, of which no error is known."""
     x = start.x
     for _ in range(steps):
         x = _step(source, start, request, x)
+    return x
+
+
+def refined_times(source: Source, start: Start, request: Request, steps: int) -> Refined:
+    """Refine exactly ``steps`` times: no value decides anything."""
+    x = stepped(source, start, request, steps)
     _, error, total = measured(source, start, request, x)
     return Refined(x, error, namespace(x).sqrt(total), steps)
 

@@ -30,8 +30,8 @@ from .starts import (
 GRAM_RCOND = 0.67
 # Refinements where no value can be looked at.
 TRACED_STEPS = {LstsqMethod.GRAM: 2, LstsqMethod.PGRAM: 3, LstsqMethod.QR: 2, LstsqMethod.SVD: 2}
-# From so many columns, and rows for each, the first of so many parts of the rows is looked at alone.
-PROBED_COLUMNS, PROBED_ROWS, PARTS = 128, 32, 8
+# From so many columns on the first rows, so many for each column, are looked at alone where there are many more.
+PROBED_COLUMNS, PROBED_ROWS, MORE = 128, 4, 8
 # "auto" tries the Gram matrix from this many rows for each column on, the whitened one from that many.
 GRAM_ROWS, PGRAM_ROWS = 2, 8
 STARTS: dict[LstsqMethod, Callable[[Source, Request], Start]] = {
@@ -137,9 +137,9 @@ def sums_in_parts(a: Any, b: Any) -> tuple[Any, Any, Any] | None:
     With few columns, or not many rows, they are summed at once.
     """
     n, d = a.shape[-2:]
-    if a.ndim > 2 or d < PROBED_COLUMNS or n < PROBED_ROWS * d:
+    m = PROBED_ROWS * d
+    if a.ndim > 2 or d < PROBED_COLUMNS or n < MORE * m:
         return normal_equations(a, b)  # type: ignore[no-any-return]
-    m = n // PARTS
     head = normal_equations(a[:m, :], b[:m, :])
     if not bool(start_of_sums(*head, ridge=None).rcond > least_rcond(head[0]) / 10):
         return None

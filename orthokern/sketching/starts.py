@@ -16,8 +16,8 @@ from .whitening import gram_whitener, triangular_whitener, truncated
 SKETCH_FLOOR = 30.0
 # Nonzeros in a column of the sketch that preconditions.
 NNZ = 8
-# Rows of that sketch for each column, and for problems with more than so many rows for each column.
-ROWS, MANY_ROWS, TALL = 2, 4, 64
+# Rows of that sketch for each column; few columns get as many again, up to so many rows.
+ROWS, EXTRA = 2, 128
 # Reciprocal condition number of what a sketch has whitened; below, the sketch has lost a direction.
 WHITE_RCOND = 1e-4
 
@@ -175,10 +175,10 @@ def svd_start(source: Source, request: Request) -> Start:
 
 def sketch_rows(source: Source, request: Request) -> int:
     """Rows of the sketch that preconditions."""
-    n, d = source.shape
     if request.sketch_rows is not None:
         return request.sketch_rows
-    return max(d * (MANY_ROWS if n > TALL * d else ROWS), NNZ)
+    rows = ROWS * source.shape[1]
+    return max(rows + min(rows, EXTRA), NNZ)
 
 
 def sketched_start(source: Source, request: Request) -> Start:

@@ -13,6 +13,8 @@ from scipy.sparse.linalg import aslinearoperator
 import orthokern
 from orthokern import LstsqMethod, LstsqStatus
 from orthokern.sketching.cases.lstsq import backward_error
+from orthokern.sketching.rough import rough_solution
+from orthokern.sketching.starts import Request
 from orthokern.testing.libraries import to_numpy
 
 from .conftest import eps_of, made
@@ -88,6 +90,36 @@ def test_every_method(method, power):
     found = orthokern.lstsq(a, b, method=method, rcond=0.0)
     assert error(a, b, found.x) <= 1e-15
     assert int(found.info.method) == LstsqMethod[method.upper()]
+
+
+@pytest.mark.parametrize("unit", [1, 1j])
+@pytest.mark.parametrize("kappa", [1e1, 1e3, 1e5])
+def test_many_columns(kappa, unit):
+    """A Gram matrix in single precision where it is enough, with the same accuracy."""
+    a, b = difficult(6400, 400, kappa, 1e-2)
+    if unit == 1j:
+        a, b = np.exp(1j * np.arange(6400))[:, None] * a, np.exp(1j * np.arange(6400)) * b
+    request = Request(None, None, EPS, 8, True, None, 0)
+    assert (rough_solution(a, b[:, None], request) is not None) == (kappa < 1e4)
+    found = orthokern.lstsq(a, b)
+    assert error(a, b, found.x) <= 1e-15
+    assert int(found.info.method) == LstsqMethod.GRAM
+    assert relative(found.x, np.linalg.lstsq(a, b, rcond=None)[0]) <= 10 * EPS * kappa**2
+
+
+@pytest.mark.parametrize("scales", ["tiny", "huge", "graded"])
+def test_many_columns_outside_single_precision(scales):
+    a, b = difficult(6400, 400, 10.0, 1e-2)
+    powers = {"tiny": -80.0, "huge": 80.0, "graded": np.linspace(-30, 30, 400)}[scales]
+    x = orthokern.lstsq(a * 10.0**powers, b).x * 10.0**powers
+    np.testing.assert_allclose(x, np.linalg.lstsq(a, b, rcond=None)[0], rtol=0, atol=1e-12)
+
+
+def test_many_columns_and_damping():
+    a, b = difficult(6400, 400, 10.0, 1e-2)
+    found = orthokern.lstsq(a, b, damp=0.3)
+    expected = np.linalg.solve(a.T @ a + 0.09 * np.eye(400), a.T @ b)
+    np.testing.assert_allclose(found.x, expected, rtol=0, atol=1e-13)
 
 
 def test_what_is_measured_is_the_backward_error():

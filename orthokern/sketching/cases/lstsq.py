@@ -12,6 +12,7 @@ from ..certificate import sketched_lstsq
 from ..lstsq import lstsq
 from ..normal_equations import normal_equations, residual_gradient, whitened_gram
 from ..operators import srht
+from ..rough import rough_gram
 from ..solution import gram_solution
 from ..whitening import damped_norms, gram_whitener, triangular_whitener
 
@@ -129,6 +130,14 @@ def _gradient_residuals(
         ),
         "squares": Residual(_worst(np.abs(squares - _norm(r, -2) ** 2), size**2) / eps, 30.0),
     }
+
+
+def _rough_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
+    """The sums are in single precision, whatever the matrix is in."""
+    a = arrays[0]
+    exact = _h(a) @ a
+    error = _worst(_norm(out - exact), _norm(a) ** 2)
+    return {"sums": Residual(error / max(eps, float(np.finfo(np.float32).eps)), 20.0)}
 
 
 def _white_residuals(arrays: Arrays, g: Any, options: Options, eps: float) -> dict[str, Residual]:
@@ -315,6 +324,18 @@ declare(
             lambda g: (*_problem(60, 7, 1)(g), g.standard_normal((7, 1))),
             layout="strided",
         ),
+    ],
+)
+
+declare(
+    rough_gram,
+    residuals=_rough_residuals,
+    flops=_flops,
+    cases=[
+        Case("real", lambda g: (g.standard_normal((200, 6)),)),
+        Case("strided", lambda g: (g.standard_normal((40, 20)),), layout="strided"),
+        Case("stack", lambda g: (g.standard_normal((2, 30, 5)),)),
+        Case("complex", lambda g: (g.standard_normal((30, 5)) * (1 + 2j),)),
     ],
 )
 
