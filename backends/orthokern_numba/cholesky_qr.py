@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
 from .hashing import scattered_rows
 from .library import aligned_empty, library
+from .normal_equations import Gram
 
 # Rows of a block that stays in cache while it is divided and its Gram matrix summed.
-BLOCK = 2048
+BLOCK = 1024
 # Below so many rows a column, or so many entries, Householder's method is as quick.
 ROWS_A_COLUMN, ENTRIES = 6, 1 << 14
 # The Gram matrix of a whitened A has eigenvalues between about 0.3 and 12; its Cholesky factor has to look like that.
@@ -20,9 +21,15 @@ LEAST_CONDITION = 1e-3
 NNZ = 8
 
 
+class _Lapack(NamedTuple):
+    geqrf: Any
+    trcon: Any
+    trtri: Any
+
+
 @functools.cache
-def _lapack(dtype: np.dtype) -> tuple[Any, ...]:
-    return tuple(get_lapack_funcs(("geqrf", "trcon"), dtype=dtype))
+def _lapack(dtype: np.dtype) -> _Lapack:
+    return _Lapack(*get_lapack_funcs(("geqrf", "trcon", "trtri"), dtype=dtype))
 
 
 def thin_qr(a: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,43 +59,40 @@ def _householder(a: np.ndarray, q: np.ndarray, r: np.ndarray) -> None:
 def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
     """Write the factors into ``q`` and ``r``; False where they would not be accurate."""
     d = a.shape[1]
-    f, (geqrf, trcon) = library(a.dtype), _lapack(a.dtype)
+    f, lapack = library(a.dtype), _lapack(a.dtype)
     rows = -(-2 * d // NNZ) * NNZ
     sketch = scattered_rows(a, rows=rows, nnz=NNZ, seed=seed, start=0, stream=1, group=0)
-    r0 = np.asfortranarray(np.triu(geqrf(sketch)[0][:d]))
+    r0 = np.asfortranarray(np.triu(lapack.geqrf(sketch)[0][:d]))
     diagonal = np.abs(np.diagonal(r0))
     if not (np.isfinite(r0).all() and diagonal.min() > 0):
         return False
     r0 *= (np.diagonal(r0).conj() / diagonal)[:, None]
-    g = _whitened_gram(a, r0, q, f)
+    g = _whitened_gram(a, r0, q)
     low, failed = f.potrf(g, lower=0, clean=1, overwrite_a=1)
-    if failed or not trcon(low, norm="1", uplo="U", diag="N")[0] > LEAST_CONDITION / d**0.5:
+    if failed or not lapack.trcon(low, norm="1", uplo="U", diag="N")[0] > LEAST_CONDITION / d**0.5:
         return False
-    _divide(q, low, f)
+    _divide(q, low)
     upper = f.trmm(1.0, low, r0)
     r[...] = upper
     return True
 
 
-def _whitened_gram(a: np.ndarray, r0: np.ndarray, q: np.ndarray, f: Any) -> np.ndarray:
-    """``Y = A R0^{-1}`` into ``q``; the upper triangle of ``Y^H Y``."""
-    d = r0.shape[0]
-    total = np.zeros((d, d), a.dtype, order="F")
+def _whitened_gram(a: np.ndarray, r0: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """``Y = A R0^{-1}`` into ``q``; both triangles of ``Y^H Y``."""
+    sums, g = Gram(r0.shape[0], a.dtype), np.empty_like(r0, order="C")
+    trsm = library(a.dtype).trsm
     for start in range(0, len(a), BLOCK):
         block = q[start : start + BLOCK]
-        block[...] = a[start : start + BLOCK]
-        solved = f.trsm(1.0, r0, block.T, trans_a=1, overwrite_b=1)
-        if not np.shares_memory(solved, q):
-            block[...] = solved.T
-        # The columns of Y^T are the rows of Y: their sum of products is the conjugate of Y^H Y.
-        total = f.rank_k(1.0, solved, beta=1.0, c=total, overwrite_c=1)
-    return np.conj(total) if a.dtype.kind == "c" else total
+        block[...] = trsm(1.0, r0, a[start : start + BLOCK].T, trans_a=1).T
+        sums.add(block)
+    sums.write(g)
+    return g
 
 
-def _divide(q: np.ndarray, r: np.ndarray, f: Any) -> None:
-    """``Q <- Q R^{-1}``."""
+def _divide(q: np.ndarray, r: np.ndarray) -> None:
+    """``Q <- Q R^{-1}`` of a well conditioned R, by its inverse."""
+    inverse, _ = _lapack(q.dtype).trtri(r)
+    trmm = library(q.dtype).trmm
     for start in range(0, len(q), BLOCK):
         block = q[start : start + BLOCK]
-        solved = f.trsm(1.0, r, block.T, trans_a=1, overwrite_b=1)
-        if not np.shares_memory(solved, q):
-            block[...] = solved.T
+        block[...] = trmm(1.0, inverse, block.T, trans_a=1).T

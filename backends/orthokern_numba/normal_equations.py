@@ -97,7 +97,7 @@ def is_upper(p: np.ndarray) -> bool:
     return True
 
 
-class _Gram:
+class Gram:
     """Sum of ``block^H block``, the upper triangle of it."""
 
     def __init__(self, d: int, dtype: np.dtype) -> None:
@@ -140,7 +140,7 @@ def normal_equations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     total = np.empty((*a.shape[:-2], k), real_dtype(c))
     for one, right, to_g, to_c, to_total in _members(a, b, g, c, total):
         columns = _columns(right, dtype)
-        sums = _Gram(d, dtype)
+        sums = Gram(d, dtype)
         target, size = (to_c[:, 0] if k == 1 else to_c), _size(d)
         if _as_it_is(one):
             size = max(size, 2 * PRODUCT_ROWS * d)
@@ -176,7 +176,7 @@ def whitened_gram(a: np.ndarray, p: np.ndarray) -> np.ndarray:
     dtype, d = _sums_dtype(a), p.shape[-1]
     g = aligned_empty((*a.shape[:-2], d, d), dtype)
     for one, white, to_g in _members(a, p, g):
-        sums = _Gram(d, dtype)
+        sums = Gram(d, dtype)
         triangular, columns = is_upper(white), np.asfortranarray(white)
         for _, block in _blocks(one, _size(d)):
             if triangular:
@@ -193,7 +193,7 @@ def rough_gram(a: np.ndarray) -> np.ndarray:
     d, dtype = a.shape[-1], library(a.dtype).single
     g = aligned_empty((*a.shape[:-2], d, d), a.dtype)
     for one, to_g in _members(a, g):
-        sums, size = _Gram(d, dtype), max(_size(d), PRODUCT_ROWS * d)
+        sums, size = Gram(d, dtype), max(_size(d), PRODUCT_ROWS * d)
         buffer = aligned_empty((min(size, len(one)), d), dtype)
         for start in range(0, len(one), size):
             block = buffer[: len(one[start : start + size])]
