@@ -164,6 +164,100 @@ def _refine(
 
 
 @numba.njit(cache=True)
+def _factor(
+    g: np.ndarray,
+    ridge: float,
+    limits: tuple[float, float],
+    scale: np.ndarray,
+    p: np.ndarray,
+) -> float:
+    """Scale G to a unit diagonal, and write its whitener; the condition number of its factor, zero where none is."""
+    d = g.shape[0]
+    r = np.empty((d, d))
+    for i in range(d):
+        total = g[i, i] + ridge
+        if not limits[0] < total < limits[1]:
+            return 0.0
+        scale[i] = math.sqrt(total)
+    for i in range(d):
+        for j in range(d):
+            g[i, j] /= scale[i] * scale[j]
+        g[i, i] = 1.0
+    if not _cholesky(g, 0.0, r):
+        return 0.0
+    _invert(r, p)
+    condition: float = _norm_of_columns(r) * _norm_of_columns(p)
+    for i in range(d):
+        for j in range(d):
+            p[i, j] /= scale[i]
+    return condition
+
+
+@numba.njit(cache=True)
+def _refine_wide(
+    a: np.ndarray,
+    b: np.ndarray,
+    size: float,
+    tol: float,
+    most: int,
+    p: np.ndarray,
+    best: np.ndarray,
+    figures: np.ndarray,
+) -> None:
+    """One right-hand side in the span of the rows: what ``_refine`` does, for residuals that can vanish."""
+    n, d = a.shape
+    x, w, y, r = np.zeros(d), np.empty(n), np.empty(n), b.copy()
+    norm_b = math.sqrt(np.dot(b, b))
+    figures[ERROR] = np.inf
+    for step in range(most + 1):
+        y[:] = 0.0
+        _step(p, r, w, y)
+        x += np.dot(y, a)
+        r = b - np.dot(a, x)
+        residual, length = math.sqrt(np.dot(r, r)), math.sqrt(np.dot(x, x))
+        error = residual / (size * length + norm_b)
+        if error < figures[ERROR]:
+            figures[ERROR], figures[RESIDUAL], figures[SQUARES] = error, residual, residual**2
+            worst = figures[CONDITION] * math.sqrt(n)
+            share = residual / (size * length) if length > 0.0 else 0.0
+            figures[BOUND] = error * worst * (1.0 + worst * share)
+            best[:] = x
+        figures[STEPS] = step
+        if step > 0 and not figures[ERROR] > tol:
+            return
+
+
+@numba.njit(cache=True)
+def _solve_wide(
+    a: np.ndarray,
+    b: np.ndarray,
+    tol: float,
+    most: int,
+    limits: tuple[float, float],
+    x: np.ndarray,
+    p: np.ndarray,
+    figures: np.ndarray,
+) -> bool:
+    """``_solve`` for fewer rows than columns."""
+    n, k = a.shape[0], b.shape[0]
+    g = np.dot(a, a.T)
+    size = math.sqrt(np.trace(g))
+    condition = _factor(g, 0.0, limits, np.empty(n), p)
+    if condition == 0.0:
+        return False
+    for column in range(k):
+        if not limits[0] < np.dot(b[column], b[column]) < limits[1]:
+            return False
+        row = figures[column]
+        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, n, 0.0, condition
+        _refine_wide(a, b[column], size, tol, most, p, x[column], row)
+        good = row[ERROR] <= ENOUGH * tol and row[CONDITION] < MOST_CONDITION
+        row[STATUS] = 0.0 if good else UNSTABLE
+        row[PASSES] = row[STEPS] + 2
+    return True
+
+
+@numba.njit(cache=True)
 def _solve(
     a: np.ndarray,
     b: np.ndarray,
@@ -177,31 +271,17 @@ def _solve(
 ) -> bool:
     """One matrix; ``x`` and ``b`` hold their columns as rows. False where another way has to be taken."""
     d, k = a.shape[1], b.shape[0]
-    g = np.dot(a.T, a)
-    scale, r = np.empty(d), np.empty((d, d))
-    for i in range(d):
-        total = g[i, i] + ridge
-        if not limits[0] < total < limits[1]:
-            return False
-        scale[i] = math.sqrt(total)
-    for i in range(d):
-        for j in range(d):
-            g[i, j] /= scale[i] * scale[j]
-        g[i, i] = 1.0
-    if not _cholesky(g, 0.0, r):
+    g, scale = np.dot(a.T, a), np.empty(d)
+    condition = _factor(g, ridge, limits, scale, p)
+    if condition == 0.0:
         return False
-    _invert(r, p)
-    rcond = 1.0 / (_norm_of_columns(r) * _norm_of_columns(p))
-    for i in range(d):
-        for j in range(d):
-            p[i, j] /= scale[i]
     for column in range(k):
         squares_of_b = np.dot(b[column], b[column])
         if not limits[0] < squares_of_b < limits[1]:
             return False
         c = np.dot(b[column], a)
         row = figures[column]
-        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, d, 0.0, 1.0 / rcond
+        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, d, 0.0, condition
         _refine(a, b[column], c, ridge, tol, most, g, scale, p, x[column], row)
         good = row[ERROR] <= ENOUGH * tol and row[CONDITION] < MOST_CONDITION
         row[STATUS] = 0.0 if good else UNSTABLE
@@ -221,8 +301,13 @@ def _solve_all(
     p: np.ndarray,
     figures: np.ndarray,
 ) -> None:
+    wide = a.shape[1] < a.shape[2] and ridge == 0.0
     for i in range(a.shape[0]):
-        if not _solve(a[i], b[i], ridge, tol, most, limits, x[i], p[i], figures[i]):
+        if wide:
+            done = _solve_wide(a[i], b[i], tol, most, limits, x[i], p[i], figures[i])
+        else:
+            done = _solve(a[i], b[i], ridge, tol, most, limits, x[i], p[i], figures[i])
+        if not done:
             figures[i, :, :] = 0.0
             figures[i, :, ERROR] = figures[i, :, CONDITION] = np.inf
             figures[i, :, STATUS] = UNSTABLE
@@ -238,9 +323,14 @@ def gram_solution(
     rows = np.ascontiguousarray(a, dtype=np.float64).reshape(-1, n, d)
     right = b if k == 1 else np.swapaxes(b, -1, -2)
     columns = np.ascontiguousarray(right, dtype=np.float64).reshape(-1, k, n)
-    x, p = np.zeros((len(rows), k, d)), np.empty((len(rows), d, d))
+    order = n if n < d and not damp else d
+    x, p = np.zeros((len(rows), k, d)), np.empty((len(rows), order, order))
     figures = np.empty((len(rows), k, SKETCH + 1))
     _solve_all(rows, columns, damp**2, tol, max_refine, LIMITS, x, p, figures)
     found = x if k == 1 else np.swapaxes(x, -1, -2)
     shape = figures.shape[1:]
-    return found.reshape(*batch, d, k), p.reshape(*batch, d, d), figures.reshape(*batch, *shape)
+    return (
+        found.reshape(*batch, d, k),
+        p.reshape(*batch, order, order),
+        figures.reshape(*batch, *shape),
+    )

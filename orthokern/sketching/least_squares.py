@@ -18,9 +18,9 @@ from .normal_equations import column_squares, normal_equations, widened
 from .refine import unscaled_figures
 from .results import LstsqMethod, Stat
 from .rough import rough_solution
+from .small import gram_solution, is_small
 from .solution import (
     Solution,
-    gram_solution,
     methods_for,
     of_members,
     sums_in_parts,
@@ -35,8 +35,8 @@ RANGE = 0.88
 DOUBLE = 1e-12
 # Of a derivative: a whitener may leave a hundredth of the error each time.
 REFINEMENTS = 4
-# Methods and sizes n d of matrices for which a backend may have one compiled call.
-QUICK, SMALL = ("auto", "gram"), 2**17
+# Methods for which a backend may have one compiled call.
+QUICK = ("auto", "gram")
 
 
 class Scaled(NamedTuple):
@@ -161,13 +161,13 @@ def least_squares(
     request = Request(None, rcond, target, max_refine, equilibrate, sketch_rows, seed)
     traced = is_traced(a) or is_traced(b)
     n, d = a.shape[-2:]
-    if n < d and not damp:
-        whole = scaled(a, b, by_column=False)
-        return restored(wide_solution(whole.a, whole.b, request, method), whole, a)
-    if method in QUICK and n >= d and not traced and _is_small(a):
+    if method in QUICK and (n >= d or not damp) and not traced and is_small(a):
         quick = gram_solution(a, b, damp=damp, tol=target, max_refine=max_refine)
         if not bool(namespace(a).any(quick[2][..., Stat.STATUS] != 0)):
             return quick  # type: ignore[no-any-return]
+    if n < d and not damp:
+        whole = scaled(a, b, by_column=False)
+        return restored(wide_solution(whole.a, whole.b, request, method), whole, a)
     methods = methods_for(method, n, d, traced=traced)
     sums: tuple[Any, Any, Any] | None = None
     balanced: Scaled | None = None
@@ -187,12 +187,6 @@ def least_squares(
     if method == "spir":
         return restored(spir_of_arrays(a, b, request), balanced, a)
     return restored(of_members(a, b, request, methods, sums), balanced, a)
-
-
-def _is_small(a: Any) -> bool:
-    """Whether one call of a backend is the quickest way."""
-    size = a.shape[-2] * a.shape[-1]
-    return size <= SMALL and gram_solution.is_served(a) and not is_complex(a)
 
 
 def _tolerance(a: Any) -> float:

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core.dispatch import op
-from .._core.dtypes import eps, is_complex
+from .._core.dtypes import eps
 from .._core.linalg import nan_unless
 from .._core.namespace import is_traced, namespace
-from .normal_equations import normal_equations, widened
+from .normal_equations import normal_equations
 from .refine import ENOUGH, figures, minimum_norm, refined, refined_times, unrefined
 from .results import LstsqMethod, Stat
 from .sources import Dense, Source
@@ -111,24 +110,6 @@ def by_method(source: Source, request: Request, method: LstsqMethod, sums: Any =
     else:
         start = STARTS[method](source, request)
     return solved(source, start, request, method)
-
-
-@op()
-def gram_solution(
-    a: Any, b: Any, /, *, damp: float, tol: float, max_refine: int
-) -> tuple[Any, Any, Any]:
-    """``(X, P, stats)`` by the Gram matrix alone, whatever the backward error; NaN where it is not definite.
-
-    A backend serves small matrices (..., n, d) by it. ``stats`` (..., k, len(Stat)) is 0 in the column STATUS where a
-    solution is to be kept.
-    """
-    ridge = None
-    if damp:
-        xp, row = namespace(a), widened(a)[..., 0, :]
-        ridge = xp.full_like(xp.real(row) if is_complex(row) else row, damp**2)
-    request = Request(ridge, None, tol, max_refine, True, None, 0)
-    found = by_method(Dense(a, b), request, LstsqMethod.GRAM)
-    return found.x, found.p, found.stats
 
 
 def sums_in_parts(a: Any, b: Any) -> tuple[Any, Any, Any] | None:

@@ -13,7 +13,7 @@ from ..lstsq import lstsq
 from ..normal_equations import normal_equations, residual_gradient, whitened_gram
 from ..operators import srht
 from ..rough import rough_gram
-from ..solution import gram_solution
+from ..small import gram_solution
 from ..whitening import damped_norms, gram_whitener, triangular_whitener
 
 Arrays = tuple[np.ndarray, ...]
@@ -96,9 +96,13 @@ def _stacked_error(arrays: Arrays, x: np.ndarray, options: Options) -> float:
 def _gram_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
     a, _ = arrays
     x, p, _ = out
-    gram = _h(a) @ a + options["damp"] ** 2 * np.eye(a.shape[-1])
-    white = _h(p) @ gram @ p - np.eye(a.shape[-1])
+    damp = options["damp"]
+    short = a if a.shape[-2] >= a.shape[-1] or damp else _h(a)
+    gram = _h(short) @ short + damp**2 * np.eye(short.shape[-1])
+    white = _h(p) @ gram @ p - np.eye(short.shape[-1])
+    inside = np.linalg.pinv(a) @ (a @ x)
     return {
+        "outside of the rows": Residual(_worst(_norm(x - inside), _norm(x)) / eps, 1000.0),
         "backward error": Residual(_stacked_error(arrays, x, options) / eps, 10.0),
         "whitener": Residual(float(np.abs(white).max(initial=0.0)) / eps, 1e4),
     }
@@ -286,6 +290,8 @@ declare(
     cases=[
         Case("tall", _problem(40, 5, 1), {"damp": 0.0, "tol": 1e-15, "max_refine": 4}),
         Case("batch", _problem(20, 4, 2, (3,)), {"damp": 0.5, "tol": 1e-15, "max_refine": 4}),
+        Case("wide", _problem(4, 9, 2, (3,)), {"damp": 0.0, "tol": 1e-15, "max_refine": 4}),
+        Case("wide, damped", _problem(4, 9, 1), {"damp": 0.5, "tol": 1e-15, "max_refine": 4}),
         Case(
             "strided",
             _problem(30, 6, 2),
