@@ -186,6 +186,20 @@ def test_dask(kappa, chunks):
     assert int(found.info.method) == int(whole.info.method)
 
 
+@pytest.mark.parametrize("kappa", [1.0, 1e9])
+def test_workers_of_a_cluster(kappa):
+    """Two processes hold the rows; what comes back is the answer in memory."""
+    da, distributed = pytest.importorskip("dask.array"), pytest.importorskip("distributed")
+    a, b = problem(kappa=kappa)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
+        rows = da.from_array(a, chunks=(500, 20)), da.from_array(b, chunks=500)
+        found = orthokern.lstsq(*(v.persist() for v in rows), rcond=0.0)
+        x = found.x.compute()
+    assert relative(x, orthokern.lstsq(a, b, rcond=0.0).x) <= (1e-14 if kappa == 1 else 1e-5)
+    assert backward_error(a, b[:, None], x[:, None]) <= 1e-15
+
+
 @pytest.mark.skipif("jax" not in libraries.available(), reason="JAX is not installed")
 def test_rows_spread_over_devices():
     import jax
