@@ -17,6 +17,8 @@ from .normal_equations import is_upper
 FLOOR = 30.0
 # Steps of the power method where the estimate in the 1-norm, which may be off by a factor, leaves a doubt.
 STEPS, DOUBT = 10, 2.0
+# Cutoffs up to this one are those of rounding errors.
+CHOSEN = 1e-8
 # Columns of a tile of the Gram matrix of a triangle.
 TILE = 128
 # A shifted Gram matrix is factorized while the square of the smallest pivot is so many eps of the largest.
@@ -94,13 +96,15 @@ def triangular_whitener(
     rank, rcond = (np.empty(r.shape[:-2], real_dtype(r)) for _ in range(2))
     d = r.shape[-1]
     floor = FLOOR * d * _eps(r)
+    # A cutoff above all rounding is somebody's decision: estimates are off by at most the number of columns.
+    sure = d * cutoff if cutoff > CHOSEN else cutoff
     for index in np.ndindex(*r.shape[:-2]):
         one = r[index] if np.isfinite(r[index]).all() else np.eye(d, dtype=r.dtype)
         upper = np.asfortranarray(np.triu(one))
         condition = _condition(upper)
-        if not condition > max(floor, DOUBT * cutoff):
-            condition = _sharper_condition(upper)
-        if condition > max(floor, cutoff):
+        if not condition > max(floor, DOUBT * sure):
+            condition = _sharper_condition(upper) if cutoff <= CHOSEN else 0.0
+        if condition > max(floor, sure):
             rank[index], rcond[index], f[index] = d, condition, upper
             p[index], _ = _lapack(r.dtype).trtri(upper, overwrite_c=1)
         else:
@@ -130,7 +134,8 @@ def _norms(f: np.ndarray, shift: np.ndarray, v: np.ndarray) -> Any:
     if not np.isfinite(f).all():
         f = np.eye(f.shape[0], dtype=f.dtype)
     found = None
-    if len(shift) == 1:
+    # A row of zeros stands for a direction that was left out, where nothing counts.
+    if len(shift) == 1 and f.any(axis=1).all():
         columns = np.asfortranarray(f)
         is_triangular = is_upper(columns)
         found = _by_cholesky(columns, shift[0], v[:, 0], is_triangular)

@@ -161,7 +161,8 @@ def least_squares(
     request = Request(None, rcond, target, max_refine, equilibrate, sketch_rows, seed)
     traced = is_traced(a) or is_traced(b)
     n, d = a.shape[-2:]
-    if method in QUICK and (n >= d or not damp) and not traced and is_small(a):
+    plain = rcond is None and equilibrate
+    if method in QUICK and plain and (n >= d or not damp) and not traced and is_small(a):
         quick = gram_solution(a, b, damp=damp, tol=target, max_refine=max_refine)
         if not bool(namespace(a).any(quick[2][..., Stat.STATUS] != 0)):
             return quick  # type: ignore[no-any-return]

@@ -152,7 +152,7 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
         Stat.SQUARES: found.residual**2,
         Stat.ITERATIONS: found.steps,
         Stat.METHOD: method.value,
-        Stat.STATUS: _status(found, request, method),
+        Stat.STATUS: _status(start, found, request, method),
         Stat.RANK: start.rank[..., None],
         Stat.CONDITION: condition,
         Stat.PASSES: start.passes + found.steps + 1,
@@ -166,13 +166,23 @@ def figures(start: Start, found: Refined, request: Request, method: LstsqMethod)
 _OUTCOMES = (LstsqStatus.CONVERGED, LstsqStatus.NOT_BACKWARD_STABLE)
 
 
-def _status(found: Refined, request: Request, method: LstsqMethod) -> Any:
+def is_reached(start: Start, found: Refined, request: Request) -> Any:
+    """Whether the backward errors are small enough: as small as the truncation is, where ``rcond`` truncates."""
+    xp = namespace(found.error)
+    allowed = xp.full_like(found.error, request.tol)
+    if request.rcond is not None:
+        truncated = (start.rank < start.x.shape[-2])[..., None]
+        chosen = xp.full_like(found.error, max(request.tol, request.rcond))
+        allowed = xp.where(truncated, chosen, allowed)
+    return found.error <= ENOUGH * allowed
+
+
+def _status(start: Start, found: Refined, request: Request, method: LstsqMethod) -> Any:
     if method == LstsqMethod.SKETCH:
         return LstsqStatus.SKETCHED.value
     xp = namespace(found.error)
-    good = found.error <= ENOUGH * request.tol
     codes = [xp.full_like(found.error, code.value) for code in _OUTCOMES]
-    return xp.where(good, *codes)
+    return xp.where(is_reached(start, found, request), *codes)
 
 
 def unscaled_figures(stats: Any, undo_b: Any, finite: Any) -> Any:

@@ -14,7 +14,7 @@ from .._core.namespace import namespace
 from .normal_equations import residual_gradient
 from .refine import ENOUGH, Refined, figures, refined, stepped
 from .results import LstsqMethod
-from .solution import Solution
+from .solution import Solution, has_full_rank
 from .sources import Dense
 from .starts import Request, Start, diagonal, start_of_sums
 
@@ -68,6 +68,7 @@ def rough_solution(a: Any, b: Any, request: Request) -> Solution | None:
         or d < COLUMNS
         or b.shape[-1] > RIGHT_SIDES
         or dtype_name(a) not in _SINGLE
+        or not request.equilibrate
         or n < PROBED_ROWS * MORE * d
     ):
         return None
@@ -80,7 +81,7 @@ def rough_solution(a: Any, b: Any, request: Request) -> Solution | None:
     if not _is_held(g):
         return None
     start = start_of_sums(g, *residual_gradient(a, b, zeros), ridge=request.ridge)
-    if not bool(start.rcond > RCOND / d):
+    if not bool((start.rcond > RCOND / d) & has_full_rank(start, request)):
         return None
     found = _refined(Dense(a, b), start, request)
     accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1)

@@ -12,7 +12,7 @@ from .._core.dtypes import eps
 from .._core.linalg import nan_unless
 from .._core.namespace import is_traced, namespace
 from .normal_equations import normal_equations
-from .refine import ENOUGH, figures, minimum_norm, refined, refined_times, unrefined
+from .refine import figures, is_reached, minimum_norm, refined, refined_times, unrefined
 from .results import LstsqMethod, Stat
 from .sources import Dense, Source
 from .starts import (
@@ -27,6 +27,10 @@ from .starts import (
 
 # The least reciprocal condition number of unit columns that a Gram matrix can hold, in sqrt(eps).
 GRAM_RCOND = 0.67
+# Cutoffs above this one are somebody's choice.
+CHOSEN_RCOND = 1e-8
+# Eps below which columns of any scale may count as dependent: more than a matrix in memory has rows.
+GRAM_CUTOFF = 2.0**24
 # Refinements where no value can be looked at.
 TRACED_STEPS = {LstsqMethod.GRAM: 2, LstsqMethod.PGRAM: 3, LstsqMethod.QR: 2, LstsqMethod.SVD: 2}
 # From so many columns on the first rows, so many for each column, are looked at alone where there are many more.
@@ -53,8 +57,7 @@ class Solution(NamedTuple):
 def solved(source: Source, start: Start, request: Request, method: LstsqMethod) -> Solution:
     """Refine ``start`` as its method asks for."""
     xp = namespace(start.x)
-    least = least_rcond(start.x) if method == LstsqMethod.GRAM else 0.0
-    whole = start.rcond > least
+    whole = has_full_rank(start, request) if method == LstsqMethod.GRAM else start.rcond > 0
     if method == LstsqMethod.GRAM and not is_traced(whole) and not bool(xp.any(whole)):
         found = unrefined(start)
     elif method == LstsqMethod.SKETCH:
@@ -63,7 +66,10 @@ def solved(source: Source, start: Start, request: Request, method: LstsqMethod) 
         found = refined_times(source, start, request, TRACED_STEPS[method])
     else:
         found = refined(source, start, request)
-    accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1) & whole
+    accepted = xp.all(is_reached(start, found, request), axis=-1) & whole
+    if method == LstsqMethod.PGRAM and request.rcond is not None and request.rcond > CHOSEN_RCOND:
+        # A sketch knows only about which directions are below a cutoff that is no rounding error.
+        accepted = accepted & (start.rank == start.x.shape[-2])
     x = minimum_norm(found.x, start, request.columns)
     if method == LstsqMethod.GRAM:
         # Nothing was factorized where the Gram matrix is not definite.
@@ -126,6 +132,22 @@ def sums_in_parts(a: Any, b: Any) -> tuple[Any, Any, Any] | None:
         return None
     rest = normal_equations(a[m:, :], b[m:, :])
     return tuple(one + other for one, other in zip(head, rest, strict=True))
+
+
+def has_full_rank(start: Start, request: Request) -> Any:
+    """Whether a Gram matrix leaves no doubt that nothing is to be truncated, and can hold the condition number.
+
+    Estimates in the 1-norm are off by at most the number of columns.
+    """
+    xp, d = namespace(start.x), start.x.shape[-2]
+    whole = start.rcond > least_rcond(start.x)
+    if request.rcond is None and request.equilibrate:
+        return whole
+    cutoff = GRAM_CUTOFF * eps(start.x) if request.rcond is None else request.rcond
+    spread = start.rcond
+    if not request.equilibrate:
+        spread = spread * xp.min(start.scale, axis=-1) / xp.max(start.scale, axis=-1)
+    return whole & (spread > d * cutoff)
 
 
 def least_rcond(like: Any) -> float:

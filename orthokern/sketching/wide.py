@@ -10,7 +10,7 @@ from .._core.namespace import is_traced, namespace
 from .normal_equations import normal_equations, squares, widened
 from .refine import ENOUGH, Refined, figures
 from .results import LstsqMethod
-from .solution import GRAM_RCOND, Solution
+from .solution import Solution, has_full_rank
 from .starts import Request, Start, start_of_sums
 from .whitening import triangular_whitener, truncated
 
@@ -51,8 +51,9 @@ def _gram_span(a: Any, request: Request) -> Span:
     start = start_of_sums(g, none, squares(none), ridge=None)
     f = start.f * start.scale[..., None, :]
     xp = namespace(a)
-    low = GRAM_RCOND * eps(a) ** 0.5
-    rcond = xp.where(start.rcond > low, start.rcond, xp.zeros_like(start.rcond))
+    # Nothing here tells columns from rows: the rows of A are what is scaled.
+    whole = has_full_rank(start, request._replace(equilibrate=request.rcond is None))
+    rcond = xp.where(whole, start.rcond, xp.zeros_like(start.rcond))
     return Span(rows @ start.p, start.p, f, start.rank, rcond)
 
 

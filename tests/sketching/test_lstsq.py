@@ -225,6 +225,24 @@ def test_minimum_norm_in_the_coordinates_of_x(columns):
     assert np.linalg.norm(null.T @ found.x) <= 1e-13 * np.linalg.norm(found.x)
 
 
+@every_backend
+@pytest.mark.parametrize("equilibrate", [True, False])
+@pytest.mark.parametrize("cutoff", [1e-3, 1e-7])
+@pytest.mark.parametrize("shape", [(60, 10), (3000, 10), (3000, 160), (10, 40), (30, 30)])
+def test_a_cutoff_that_is_chosen(shape, cutoff, equilibrate, backend):
+    """Half of the singular values are below it: the rank is NumPy's, and the solution as near as the truncation is."""
+    rng = np.random.default_rng(0)
+    k = min(shape)
+    u, v = (np.linalg.qr(rng.standard_normal((n, k)))[0] for n in shape)
+    a = (u * np.where(np.arange(k) < k // 2, 1.0, cutoff / 30)) @ v.T
+    b = rng.standard_normal(shape[0])
+    found = orthokern.lstsq(a, b, rcond=cutoff, equilibrate=equilibrate, backend=backend)
+    x, _, rank, _ = np.linalg.lstsq(a, b, rcond=cutoff)
+    assert int(found.rank) == rank == k // 2
+    assert relative(found.x, x) <= (cutoff if equilibrate else 1e-13)
+    assert bool(found.info.converged)
+
+
 def test_ranks_without_equilibration_are_those_of_numpy():
     rng = np.random.default_rng(8)
     a = rng.standard_normal((100, 6)) * 10.0 ** np.array([0, -2, -18, 0, -17, 1])

@@ -191,7 +191,7 @@ def test_workers_of_a_cluster(kappa):
     """Two processes hold the rows; what comes back is the answer in memory."""
     da, distributed = pytest.importorskip("dask.array"), pytest.importorskip("distributed")
     a, b = problem(kappa=kappa)
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
         rows = da.from_array(a, chunks=(500, 20)), da.from_array(b, chunks=500)
         found = orthokern.lstsq(*(v.persist() for v in rows), rcond=0.0)
