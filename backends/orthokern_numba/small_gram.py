@@ -1,4 +1,7 @@
-"""Small least-squares problems by the normal equations and refinement, each in one compiled call."""
+"""Small least-squares problems by the normal equations and refinement, each in one compiled call.
+
+What these fail with few columns is solved by reflections.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import math
 import numba
 import numpy as np
 
+from .small_qr import damped_factor, factorized, most_condition
+
 # Figures of a right-hand side, in the order of the op.
 ERROR, RESIDUAL, SQUARES, CONDITION, BOUND, STEPS, METHOD, STATUS, RANK, PASSES, SKETCH = range(11)
-# Codes of the op: solved by the Gram matrix; not backward stable. Errors of so many times the tolerance are good.
-GRAM, UNSTABLE, ENOUGH = 1.0, 1.0, 4.0
+# Codes of the op: by the Gram matrix, by QR; not backward stable. Errors of so many times the tolerance are good.
+GRAM, QR, UNSTABLE, ENOUGH = 1.0, 4.0, 1.0, 4.0
+# Columns up to which reflections one by one are quicker than LAPACK's and all that is around them.
+FEW = 48
 # The largest condition number of a factor that a Gram matrix can hold.
 MOST_CONDITION = 1e8
 # Squared norms that are neither zero nor out of range.
@@ -127,14 +134,20 @@ def _refine(
     tol: float,
     most: int,
     unit: np.ndarray,
+    triangular: bool,
     scale: np.ndarray,
     p: np.ndarray,
     best: np.ndarray,
     figures: np.ndarray,
 ) -> None:
-    """One right-hand side: the best iterate into ``best``, its backward error, residual norm and steps."""
+    """One right-hand side: the best iterate into ``best``, its backward error, residual norm and steps.
+
+    ``c`` is ``A^T b``. ``unit`` is the Gram matrix of the columns of norm 1, or its factor if ``triangular``.
+    """
     d = p.shape[0]
-    x, g, w, damped = np.zeros(d), np.empty(d), np.empty(d), np.empty((d, d))
+    x, g, w, damped, work = np.zeros(d), np.empty(d), np.empty(d), np.empty((d, d)), unit
+    if triangular:
+        work = np.empty((d, d))
     _step(p, c, w, x)
     squares_of_b = np.dot(b, b)
     theta = d / squares_of_b
@@ -149,7 +162,9 @@ def _refine(
             length += (scale[j] * x[j]) ** 2
             w[j] = g[j] / scale[j]
         weight = 1.0 + theta * length
-        if not _cholesky(unit, theta * total / weight, damped):
+        if triangular:
+            damped_factor(unit, theta * total / weight, work, damped)
+        elif not _cholesky(unit, theta * total / weight, damped):
             return
         error = _damped_norm(damped, w) * math.sqrt(theta / (weight * d))
         if error < figures[ERROR]:
@@ -282,9 +297,53 @@ def _solve(
         c = np.dot(b[column], a)
         row = figures[column]
         row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, d, 0.0, condition
-        _refine(a, b[column], c, ridge, tol, most, g, scale, p, x[column], row)
+        _refine(a, b[column], c, ridge, tol, most, g, False, scale, p, x[column], row)
         good = row[ERROR] <= ENOUGH * tol and row[CONDITION] < MOST_CONDITION
         row[STATUS] = 0.0 if good else UNSTABLE
+        row[PASSES] = row[STEPS] + 2
+    return True
+
+
+@numba.njit(cache=True)
+def _solve_by_reflections(
+    a: np.ndarray,
+    b: np.ndarray,
+    tol: float,
+    most: int,
+    limits: tuple[float, float],
+    x: np.ndarray,
+    p: np.ndarray,
+    figures: np.ndarray,
+) -> bool:
+    """``_solve`` without damping for condition numbers whose squares are too large."""
+    (n, d), k = a.shape, b.shape[0]
+    scale, columns, r = np.empty(d), a.T.copy(), np.empty((d, d))
+    for j in range(d):
+        total = np.dot(columns[j], columns[j])
+        if not limits[0] < total < limits[1]:
+            return False
+        scale[j] = math.sqrt(total)
+        columns[j] /= scale[j]
+    factorized(columns, b[:0].copy(), r)
+    for j in range(d):
+        if r[j, j] == 0.0:
+            return False
+    _invert(r, p)
+    condition = _norm_of_columns(r) * _norm_of_columns(p)
+    if not condition < most_condition(n, d):
+        return False
+    for i in range(d):
+        for j in range(d):
+            p[i, j] /= scale[i]
+    for column in range(k):
+        squares_of_b = np.dot(b[column], b[column])
+        if not limits[0] < squares_of_b < limits[1]:
+            return False
+        row = figures[column]
+        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = QR, d, 0.0, condition
+        c = np.dot(b[column], a)
+        _refine(a, b[column], c, 0.0, tol, most, r, True, scale, p, x[column], row)
+        row[STATUS] = 0.0 if row[ERROR] <= ENOUGH * tol else UNSTABLE
         row[PASSES] = row[STEPS] + 2
     return True
 
@@ -307,6 +366,10 @@ def _solve_all(
             done = _solve_wide(a[i], b[i], tol, most, limits, x[i], p[i], figures[i])
         else:
             done = _solve(a[i], b[i], ridge, tol, most, limits, x[i], p[i], figures[i])
+            done = done and not figures[i, :, STATUS].any()
+            if not done and ridge == 0.0 and a.shape[2] <= FEW:
+                x[i] = 0.0
+                done = _solve_by_reflections(a[i], b[i], tol, most, limits, x[i], p[i], figures[i])
         if not done:
             figures[i, :, :] = 0.0
             figures[i, :, ERROR] = figures[i, :, CONDITION] = np.inf

@@ -161,10 +161,10 @@ def least_squares(
     request = Request(None, rcond, target, max_refine, equilibrate, sketch_rows, seed)
     traced = is_traced(a) or is_traced(b)
     n, d = a.shape[-2:]
-    plain = rcond is None and equilibrate
+    plain = equilibrate and (rcond is None or rcond <= eps(a))
     if method in QUICK and plain and (n >= d or not damp) and not traced and is_small(a):
         quick = gram_solution(a, b, damp=damp, tol=target, max_refine=max_refine)
-        if not bool(namespace(a).any(quick[2][..., Stat.STATUS] != 0)):
+        if _is_kept(quick[2], method):
             return quick  # type: ignore[no-any-return]
     if n < d and not damp:
         whole = scaled(a, b, by_column=False)
@@ -188,6 +188,14 @@ def least_squares(
     if method == "spir":
         return restored(spir_of_arrays(a, b, request), balanced, a)
     return restored(of_members(a, b, request, methods, sums), balanced, a)
+
+
+def _is_kept(stats: Any, method: str) -> bool:
+    """Whether all of a quick answer is good, and found as asked for."""
+    good = stats[..., Stat.STATUS] == 0
+    if method == "gram":
+        good = good & (stats[..., Stat.METHOD] == LstsqMethod.GRAM)
+    return bool(namespace(stats).all(good))
 
 
 def _tolerance(a: Any) -> float:

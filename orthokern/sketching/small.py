@@ -25,8 +25,9 @@ def gram_solution(
 ) -> tuple[Any, Any, Any]:
     """``(X, P, stats)`` by the Gram matrix of the columns, or of the rows where they are fewer and ``damp`` is zero.
 
-    Whatever the backward error; NaN where the Gram matrix is not definite. ``stats`` (..., k, len(Stat)) is 0 in the
-    column STATUS where a solution is to be kept.
+    Whatever the backward error; NaN where the Gram matrix is not definite. A backend may go on with what it fails, and
+    then says so in the column METHOD of ``stats`` (..., k, len(Stat)), which is 0 in the column STATUS where a solution
+    is to be kept.
     """
     ridge = None
     if damp:
