@@ -19,8 +19,8 @@ FLOOR = 30.0
 STEPS, DOUBT = 10, 2.0
 # Cutoffs up to this one are those of rounding errors.
 CHOSEN = 1e-8
-# Columns of a tile of the Gram matrix of a triangle.
-TILE = 128
+# Columns of a tile of the Gram matrix of a triangle, and of a panel of reflections.
+TILE, PANEL = 128, 32
 # A shifted Gram matrix is factorized while the square of the smallest pivot is so many eps of the largest.
 PIVOT = 1e3
 
@@ -30,13 +30,14 @@ class _Lapack(NamedTuple):
     potrs: Any
     trtri: Any
     trcon: Any
+    tpqrt: Any
     trsv: Any
     trmv: Any
 
 
 @functools.cache
 def _lapack(dtype: np.dtype) -> _Lapack:
-    lapack = get_lapack_funcs(("potrf", "potrs", "trtri", "trcon"), dtype=dtype)
+    lapack = get_lapack_funcs(("potrf", "potrs", "trtri", "trcon", "tpqrt"), dtype=dtype)
     return _Lapack(*lapack, *get_blas_funcs(("trsv", "trmv"), dtype=dtype))
 
 
@@ -171,8 +172,9 @@ def _by_reflections(f: np.ndarray, shift: float, v: np.ndarray) -> float | None:
     lapack, d = _lapack(f.dtype), len(f)
     if not _condition(f) > FLOOR * d * _eps(f):
         return None
-    r = np.linalg.qr(np.concatenate([f, math.sqrt(shift) * np.eye(d, dtype=f.dtype)]), mode="r")
-    z = lapack.trsv(np.asfortranarray(r), v, trans=library(f.dtype).adjoint)
+    below = np.asfortranarray(math.sqrt(shift) * np.eye(d, dtype=f.dtype))
+    r = lapack.tpqrt(d, min(d, PANEL), f, below)[0]
+    z = lapack.trsv(r, v, trans=library(f.dtype).adjoint)
     return float(np.linalg.norm(z))
 
 

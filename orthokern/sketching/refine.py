@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .._core.dtypes import exponent_limit, is_complex
+from .._core.dtypes import eps, exponent_limit, is_complex
 from .._core.linalg import adjoint, nan_unless
 from .._core.namespace import namespace
 from .normal_equations import squares
@@ -53,8 +53,10 @@ def measured(source: Source, start: Start, request: Request, x: Any) -> tuple[An
 def refined(source: Source, start: Start, request: Request) -> Refined:
     """Refine until the backward error is at most ``tol``, at least once, at most ``max_refine`` times.
 
-    A right-hand side that has come there stays as it is, whatever the others need.
+    Where ``tol`` is a unit of rounding, until it is well below or stays the same: one step more costs little. A
+    right-hand side that has come there stays as it is, whatever the others need.
     """
+    goal = request.tol / FINE if request.tol <= eps(start.x) else request.tol
     xp = namespace(start.x)
     x = best = _step(source, start, request, start.x)
     lowest = xp.full_like(start.squares_of_b, float("inf"))
@@ -62,11 +64,12 @@ def refined(source: Source, start: Start, request: Request) -> Refined:
     steps = 0
     for steps in range(1, request.max_refine + 1):
         gradient, error, total = measured(source, start, request, x)
-        better = (error < lowest) & ~settled
+        better, gained = (error < lowest) & ~settled, error < lowest / 2
         best = xp.where(better[..., None, :], x, best)
         lowest, squared = xp.where(better, error, lowest), xp.where(better, total, squared)
         # What is not a number never gets better.
-        settled = settled | xp.isnan(error) | (lowest <= request.tol)
+        there = (lowest <= goal) | ((lowest <= request.tol) & ~gained)
+        settled = settled | xp.isnan(error) | there
         if steps == request.max_refine or bool(xp.all(settled)):
             break
         x = x + start.p @ (adjoint(start.p) @ gradient)
@@ -112,6 +115,8 @@ def minimum_norm(x: Any, start: Start, columns: Any) -> Any:
     return whole / factor
 
 
+# Parts of a unit of rounding that a backward error should be below.
+FINE = 3.0
 # Backward errors up to so many times the tolerance are taken.
 ENOUGH = 4.0
 

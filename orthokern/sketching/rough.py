@@ -27,7 +27,7 @@ PROBED_ROWS, MORE, WORSE = 2, 8, 4.0
 # Squared norms that single precision holds with all digits.
 LEAST = 1e-30
 # Refinements that are always needed, besides the first one.
-BLIND = 1
+BLIND = 2
 _SINGLE = {"float64": "float32", "complex128": "complex64"}
 
 
