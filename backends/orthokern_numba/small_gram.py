@@ -273,6 +273,38 @@ def _solve_wide(
 
 
 @numba.njit(cache=True)
+def _solve_columns(
+    a: np.ndarray,
+    b: np.ndarray,
+    ridge: float,
+    tol: float,
+    most: int,
+    limits: tuple[float, float],
+    unit: np.ndarray,
+    triangular: bool,
+    scale: np.ndarray,
+    condition: float,
+    x: np.ndarray,
+    p: np.ndarray,
+    figures: np.ndarray,
+) -> bool:
+    """All right-hand sides by the whitener ``p``; ``unit`` is what ``_refine`` wants."""
+    for column in range(b.shape[0]):
+        squares_of_b = np.dot(b[column], b[column])
+        if not limits[0] < squares_of_b < limits[1]:
+            return False
+        row = figures[column]
+        row[METHOD] = QR if triangular else GRAM
+        row[RANK], row[SKETCH], row[CONDITION] = a.shape[1], 0.0, condition
+        c = np.dot(b[column], a)
+        _refine(a, b[column], c, ridge, tol, most, unit, triangular, scale, p, x[column], row)
+        good = row[ERROR] <= ENOUGH * tol and (triangular or condition < MOST_CONDITION)
+        row[STATUS] = 0.0 if good else UNSTABLE
+        row[PASSES] = row[STEPS] + 2
+    return True
+
+
+@numba.njit(cache=True)
 def _solve(
     a: np.ndarray,
     b: np.ndarray,
@@ -285,23 +317,15 @@ def _solve(
     figures: np.ndarray,
 ) -> bool:
     """One matrix; ``x`` and ``b`` hold their columns as rows. False where another way has to be taken."""
-    d, k = a.shape[1], b.shape[0]
+    d = a.shape[1]
     g, scale = np.dot(a.T, a), np.empty(d)
     condition = _factor(g, ridge, limits, scale, p)
     if condition == 0.0:
         return False
-    for column in range(k):
-        squares_of_b = np.dot(b[column], b[column])
-        if not limits[0] < squares_of_b < limits[1]:
-            return False
-        c = np.dot(b[column], a)
-        row = figures[column]
-        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = GRAM, d, 0.0, condition
-        _refine(a, b[column], c, ridge, tol, most, g, False, scale, p, x[column], row)
-        good = row[ERROR] <= ENOUGH * tol and row[CONDITION] < MOST_CONDITION
-        row[STATUS] = 0.0 if good else UNSTABLE
-        row[PASSES] = row[STEPS] + 2
-    return True
+    done: bool = _solve_columns(
+        a, b, ridge, tol, most, limits, g, False, scale, condition, x, p, figures
+    )
+    return done
 
 
 @numba.njit(cache=True)
@@ -316,7 +340,7 @@ def _solve_by_reflections(
     figures: np.ndarray,
 ) -> bool:
     """``_solve`` without damping for condition numbers whose squares are too large."""
-    (n, d), k = a.shape, b.shape[0]
+    n, d = a.shape
     scale, columns, r = np.empty(d), a.T.copy(), np.empty((d, d))
     for j in range(d):
         total = np.dot(columns[j], columns[j])
@@ -335,17 +359,10 @@ def _solve_by_reflections(
     for i in range(d):
         for j in range(d):
             p[i, j] /= scale[i]
-    for column in range(k):
-        squares_of_b = np.dot(b[column], b[column])
-        if not limits[0] < squares_of_b < limits[1]:
-            return False
-        row = figures[column]
-        row[METHOD], row[RANK], row[SKETCH], row[CONDITION] = QR, d, 0.0, condition
-        c = np.dot(b[column], a)
-        _refine(a, b[column], c, 0.0, tol, most, r, True, scale, p, x[column], row)
-        row[STATUS] = 0.0 if row[ERROR] <= ENOUGH * tol else UNSTABLE
-        row[PASSES] = row[STEPS] + 2
-    return True
+    done: bool = _solve_columns(
+        a, b, 0.0, tol, most, limits, r, True, scale, condition, x, p, figures
+    )
+    return done
 
 
 @numba.njit(cache=True)

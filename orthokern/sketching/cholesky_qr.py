@@ -8,16 +8,16 @@ from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dispatch import kernel, op
-from .._core.dtypes import dtype_name, eps, is_complex
+from .._core.dtypes import compute_precision, dtype_name, eps, is_complex
 from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, decomposable, nan_unless
 from .._core.loop import repeat
 from .._core.namespace import is_lazy, namespace
 from .._core.scaling import balance
 from .._core.typing import ArrayT
+from .normal_equations import widened
 from .operators import sjlt
 
-_WIDE = {"complex64": "complex128"}
 MOST_SEED = 2**64 - 1
 
 
@@ -95,19 +95,6 @@ def rand_cholqr(
     return CholQRResult(returned(q, a), returned(r, a), pivots, info)
 
 
-def widened(x: Any) -> Any:
-    """``x`` in double precision, where its library has it."""
-    xp, name = namespace(x), dtype_name(x)
-    wide = _WIDE.get(name, "float64")
-    if name in ("float64", "complex128") or not _has(xp, wide):
-        return x if name not in ("float16", "bfloat16") else xp.astype(x, xp.float32)
-    return xp.astype(x, getattr(xp, wide))
-
-
-def _has(xp: Any, dtype: str) -> bool:
-    return dtype in xp.__array_namespace_info__().dtypes()
-
-
 def returned(x: Any, like: Any) -> Any:
     """``x`` in the precision of ``like``; real parts stay real."""
     xp = namespace(x)
@@ -120,7 +107,7 @@ def returned(x: Any, like: Any) -> Any:
 
 def balanced(a: Any) -> tuple[Any, Any]:
     """``a`` in double precision, scaled by a power of two, and the power that undoes it (NaN for lost members)."""
-    xp, work = namespace(a), widened(a)
+    xp, work = namespace(a), widened(compute_precision(a))
     if 0 in a.shape:
         real = xp.real(work) if is_complex(work) else work
         return work, xp.ones((*a.shape[:-2], 1, 1), dtype=real.dtype)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .._core import check
-from .._core.dtypes import is_complex
+from .._core.dtypes import compute_precision, is_complex
 from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import thin_svd
 from .._core.namespace import is_lazy, is_traced, namespace, same_library
-from .cholesky_qr import widened
+from .normal_equations import widened
 
 
 class FrequentDirections:
@@ -59,7 +59,8 @@ class FrequentDirections:
             )
             raise ValuesError(message)
         for start in range(0, rows.shape[0], self.l):
-            self._take(widened(rows[start : min(start + self.l, rows.shape[0]), :]))
+            block = rows[start : min(start + self.l, rows.shape[0]), :]
+            self._take(widened(compute_precision(block)))
         return self
 
     def merge(self, other: FrequentDirections) -> FrequentDirections:

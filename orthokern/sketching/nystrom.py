@@ -7,14 +7,15 @@ from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dispatch import kernel
-from .._core.dtypes import eps, is_complex, real_dtype
+from .._core.dtypes import compute_precision, eps, is_complex, real_dtype
 from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import adjoint, frobenius, hermitian_part, nan_unless, thin_svd
 from .._core.loop import iterate
 from .._core.namespace import is_lazy, is_traced, namespace
 from .._core.results import warn_unconverged
 from .._core.typing import ArrayT
-from .cholesky_qr import MOST_SEED, balanced, gaussian, oversampled, returned, thin_qr, widened
+from .cholesky_qr import MOST_SEED, balanced, gaussian, oversampled, returned, thin_qr
+from .normal_equations import widened
 
 Product = Callable[[Any], Any]
 # A most negative eigenvalue of the small matrix beyond this share of the largest says that K is not semidefinite.
@@ -198,7 +199,8 @@ def nystrom_pcg(
     check.floating(b, kernel=name, name="b")
     _expect_values(b, name)
     product, alone = _product(a, b)
-    right = widened(b)[..., None] if alone else widened(b)
+    wide = widened(compute_precision(b))
+    right = wide[..., None] if alone else wide
     k = check.count(k, kernel=name, name="k", least=0, most=right.shape[-2])
     if 0 in b.shape:
         return PCGResult(b, _info(right, 0, namespace(b).sum(right, axis=-2), tol))
@@ -227,7 +229,7 @@ def _product(a: Any, b: Any) -> tuple[Product, bool]:
     if (b.shape[-1] if alone else b.shape[-2:][0]) != matrix.shape[-1]:
         message = f"nystrom_pcg: expected {matrix.shape[-1]} rows in b, got shape {tuple(b.shape)}; see a and b"
         raise ShapeError(message)
-    work = widened(matrix)
+    work = widened(compute_precision(matrix))
     return (lambda x: work @ x), alone
 
 
