@@ -97,6 +97,14 @@ def test_small_and_ill_conditioned(power, shape, backend):
     np.testing.assert_allclose(found.residuals, residual**2, rtol=1e-10)
 
 
+@pytest.mark.parametrize("shape", [(200, 20), (9000, 150)])
+def test_large_residuals_count_in_what_is_measured(shape):
+    """Without them the error of an ill-conditioned problem would seem larger by orders of magnitude."""
+    a, b = difficult(*shape, 1e12, 1.0)
+    found = orthokern.lstsq(a, b, rcond=0.0)
+    assert 0.1 < float(found.info.backward_error) / error(a, b, found.x) < 10
+
+
 @pytest.mark.parametrize("method", ["pgram", "spir", "qr", "svd"])
 @pytest.mark.parametrize("power", [0, 6, 10])
 def test_every_method(method, power):
