@@ -149,11 +149,16 @@ def lifted(function):
 
 
 NAMES = """
-    abs arange ascontiguousarray broadcast_to concatenate conj cos diagonal empty eye full matmul max maximum
+    abs arange ascontiguousarray concatenate conj cos diagonal empty eye full matmul max maximum
     minimum ones_like real sqrt stack sum swapaxes where zeros zeros_like
 """
 for _name in NAMES.split():
     globals()[_name] = lifted(getattr(np, _name))
+
+
+def broadcast_to(x, shape):
+    """A copy, because NumPy's views are read-only, and CuPy's are not."""
+    return wrapped(np.array(np.broadcast_to(plain(x), shape), subok=False))
 
 
 def asarray(x, dtype=None):
