@@ -127,9 +127,10 @@ def plain(x):
 
 
 def wrapped(result):
-    """Results as device arrays; what NumPy returns as scalars are arrays there."""
+    """Results as device arrays; what NumPy returns as scalars are arrays there, and no array is read-only."""
     if isinstance(result, np.ndarray | np.generic):
-        return np.asarray(result).view(ndarray)
+        found = np.asarray(result)
+        return (found if found.flags.writeable else found.copy()).view(ndarray)
     if isinstance(result, tuple | list):
         parts = [wrapped(part) for part in result]
         return parts if type(result) is list else tuple(parts)
@@ -149,16 +150,11 @@ def lifted(function):
 
 
 NAMES = """
-    abs arange ascontiguousarray concatenate conj cos diagonal empty eye full matmul max maximum
+    abs arange ascontiguousarray broadcast_to concatenate conj cos diagonal empty eye full matmul max maximum
     minimum ones_like real sqrt stack sum swapaxes where zeros zeros_like
 """
 for _name in NAMES.split():
     globals()[_name] = lifted(getattr(np, _name))
-
-
-def broadcast_to(x, shape):
-    """A copy, because NumPy's views are read-only, and CuPy's are not."""
-    return wrapped(np.array(np.broadcast_to(plain(x), shape), subok=False))
 
 
 def asarray(x, dtype=None):
