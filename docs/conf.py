@@ -51,10 +51,12 @@ myst_heading_anchors = 3
 _request = importlib.import_module("orthokern.spectral.request")
 _factor = importlib.import_module("orthokern.spectral.factor")
 _coefficients = importlib.import_module("orthokern.spectral.coefficients")
+_calibration = importlib.import_module("orthokern.inverse.selfcalibration")
 myst_substitutions = {
     "default_lower_bound": f"{_request.DEFAULT_LOWER_BOUND:g}",
     "unfinished": f"{_factor.UNFINISHED:g}",
     "most_closing_steps": f"{_factor.MOST_CLOSING_STEPS}",
+    "least_gap": f"{_calibration.LEAST_GAP:g}",
     "presets": ", ".join(f'`"{name}"`' for name in _coefficients.PRESETS),
 }
 

@@ -20,7 +20,7 @@ REQUIRED = tuple(name for name in os.environ.get("ORTHOKERN_REQUIRE", "").split(
 # The library of this environment: tests of the others, and of what sees NumPy's arrays alone, run elsewhere.
 ALONE = os.environ.get("ORTHOKERN_LIBRARY", "")
 # Folders of tests that depend on the library only where a parameter or a condition says so.
-KERNELS = frozenset({"transport"})
+KERNELS = frozenset({"inverse", "sketching", "transport"})
 
 
 def pytest_sessionstart() -> None:

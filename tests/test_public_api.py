@@ -22,7 +22,7 @@ MANUAL = Path(__file__).parents[1] / "docs" / "api.md"
 HOMES = ("orthokern", *(f"orthokern.{family}" for family in FAMILIES))
 MODULES = (*HOMES, "orthokern.backend", "orthokern.testing", "orthokern.testing.data")
 # What only the caller can know.
-CHOSEN_BY_CALLERS = frozenset({"capacity", "epsilon", "n_iter", "regularizer"})
+CHOSEN_BY_CALLERS = frozenset({"capacity", "epsilon", "k", "mu", "n_iter", "regularizer"})
 FRAMEWORKS = (
     "torch",
     "jax",

@@ -198,3 +198,109 @@ def _random_bits(index: Any, *, seed: int, stream: int, group: int = 0) -> Any:
     from .random import random_bits
 
     return random_bits(index, seed=seed, stream=stream, group=group)
+
+
+@backend.implements("normal_equations")
+def _normal_equations(a: Any, b: Any) -> Any:
+    from .normal_equations import normal_equations
+
+    return normal_equations(a, b)
+
+
+@backend.implements("residual_gradient")
+def _residual_gradient(a: Any, b: Any, x: Any) -> Any:
+    from .normal_equations import residual_gradient
+
+    return residual_gradient(a, b, x)
+
+
+@backend.implements("rough_gram")
+def _rough_gram(a: Any) -> Any:
+    from .normal_equations import rough_gram
+
+    return rough_gram(a)
+
+
+@backend.implements("whitened_gram")
+def _whitened_gram(a: Any, p: Any) -> Any:
+    from .normal_equations import whitened_gram
+
+    return whitened_gram(a, p)
+
+
+@backend.implements("gram_whitener")
+def _gram_whitener(g: Any) -> Any:
+    from .whitening import gram_whitener
+
+    return gram_whitener(g)
+
+
+@backend.implements("triangular_whitener")
+def _triangular_whitener(r: Any, *, cutoff: float) -> Any:
+    from .whitening import triangular_whitener
+
+    return triangular_whitener(r, cutoff=cutoff)
+
+
+@backend.implements("damped_norms")
+def _damped_norms(f: Any, shift: Any, v: Any) -> Any:
+    from .whitening import damped_norms
+
+    return damped_norms(f, shift, v)
+
+
+@backend.implements("scattered_rows")
+def _scattered_rows(
+    a: Any, *, rows: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import scattered_rows
+
+    return scattered_rows(a, rows=rows, nnz=nnz, seed=seed, start=start, stream=stream, group=group)
+
+
+@backend.implements("gathered_rows")
+def _gathered_rows(
+    y: Any, *, stop: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import gathered_rows
+
+    return gathered_rows(y, stop=stop, nnz=nnz, seed=seed, start=start, stream=stream, group=group)
+
+
+@backend.implements("hadamard")
+def _hadamard(x: Any) -> Any:
+    from .hadamard import hadamard
+
+    return hadamard(x)
+
+
+@backend.implements("mixed_rows")
+def _mixed_rows(a: Any, *, rows: int, seed: int, permute: bool) -> Any:
+    from .hadamard import mixed_rows
+
+    return mixed_rows(a, rows=rows, seed=seed, permute=permute)
+
+
+@backend.implements("unmixed_rows")
+def _unmixed_rows(y: Any, *, n: int, seed: int, permute: bool) -> Any:
+    from .hadamard import unmixed_rows
+
+    return unmixed_rows(y, n=n, seed=seed, permute=permute)
+
+
+def _complex(a: Any, *arrays: Any, **static: Any) -> str | None:
+    return "complex matrices run as the array-API body" if a.dtype.kind == "c" else None
+
+
+@backend.implements("gram_solution", when=_complex)
+def _gram_solution(a: Any, b: Any, *, damp: float, tol: float, max_refine: int) -> Any:
+    from .small_gram import gram_solution
+
+    return gram_solution(a, b, damp=damp, tol=tol, max_refine=max_refine)
+
+
+@backend.implements("thin_qr")
+def _thin_qr(a: Any, *, seed: int) -> Any:
+    from .cholesky_qr import thin_qr
+
+    return thin_qr(a, seed=seed)

@@ -64,6 +64,16 @@ def real_dtype(x: np.ndarray) -> np.dtype:
     return np.dtype(x.dtype.char.lower())
 
 
+def real_columns(x: np.ndarray) -> np.ndarray:
+    """``x`` (..., n, d) as one contiguous stack (batch, n, d) of real numbers: complex ones are two columns each.
+
+    A view where ``x`` is contiguous.
+    """
+    n, d = x.shape[-2:]
+    stack = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-2]), n, d)
+    return stack.view(real_dtype(x)).reshape(len(stack), n, d * (1 + (x.dtype.kind == "c")))
+
+
 def thin_qr(a: np.ndarray, *, overwrite: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """``A = Q R`` with Q (m, n), by Householder reflections."""
     found: Any = scipy.linalg.qr(a, mode="economic", overwrite_a=overwrite, check_finite=False)

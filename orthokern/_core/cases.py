@@ -14,7 +14,7 @@ from .scaling import balance
 Arrays = tuple[np.ndarray, ...]
 
 
-def _philox(counter: int, seed: int, group: int, stream: int) -> list[int]:
+def exact_words(counter: int, seed: int, group: int, stream: int) -> list[int]:
     """The four words in Python's own integers."""
     c = [counter & MASK, counter >> 32, group, stream]
     k = [seed & MASK, seed >> 32]
@@ -31,7 +31,7 @@ def _bits_residuals(
     """Number of wrong words."""
     (index,) = arrays
     given = (options["seed"], options.get("group", 0), options["stream"])
-    exact = np.array([_philox(int(i), *given) for i in index.ravel()], dtype=float)
+    exact = np.array([exact_words(int(i), *given) for i in index.ravel()], dtype=float)
     wrong = np.count_nonzero(words.reshape(-1, 4) != exact) if words.size == exact.size else 1
     return {"wrong words": Residual(float(wrong), 0.0)}
 

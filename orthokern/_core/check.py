@@ -181,7 +181,7 @@ def _number(value: Any) -> float:
 def at_least(value: Any, least: float, *, kernel: str, name: str, strict: bool = False) -> float:
     """A finite number that is at least (``strict``: above) ``least``."""
     number = _number(value)
-    if not math.isfinite(number) or number < least or (strict and number == least):
+    if not -math.inf < number < math.inf or number < least or (strict and number == least):
         sign = ">" if strict else ">="
         message = f"{kernel}: expected {name} to be a finite number {sign} {least:g}, got {value!r}"
         raise OptionError(message)

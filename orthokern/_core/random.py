@@ -89,11 +89,16 @@ def _words(count: int, like: Any, seed: int, stream: int, group: int, start: int
 
 def signs(count: int, *, like: Any, seed: int, stream: int = RADEMACHER, group: int = 0) -> Any:
     """``count`` random signs in the dtype and on the device of ``like``; bit 0 means +1, bit 1 means -1."""
-    xp = namespace(like)
     counters = max(-(-count // 128), 1)
-    words = xp.reshape(_words(counters, like, seed, stream, group), (4 * counters, 1))
-    shifts = xp.arange(32, dtype=words.dtype, device=device(like))
-    bits = xp.reshape((words >> shifts) & 1, (128 * counters,))[:count]
+    words = _words(counters, like, seed, stream, group)
+    return signs_of(namespace(like).reshape(words, (1, -1)), like)[0, :count]
+
+
+def signs_of(words: Any, like: Any) -> Any:
+    """The 32 signs in each word of (m, w), (m, 32 w), in the dtype of ``like``: first the one in bit 0."""
+    xp = namespace(words)
+    shifts = xp.arange(32, dtype=words.dtype, device=device(words))
+    bits = xp.reshape((words[..., None] >> shifts) & 1, (words.shape[0], -1))
     return 1 - 2 * xp.astype(bits, like.dtype)
 
 
@@ -120,12 +125,17 @@ def normal(count: int, *, like: Any, seed: int, stream: int = NORMALS, group: in
 
     Computed in float64 where the library has it; libraries then agree to a few ulp (log and cos differ).
     """
-    xp = namespace(like)
     words = _words(-(-count // 2), like, seed, stream, group)
+    return namespace(like).reshape(normals_of(words, like), (-1,))[:count]
+
+
+def normals_of(words: Any, like: Any) -> Any:
+    """Two independent normal numbers (..., 2) in the real dtype of ``like`` from each four words (..., 4)."""
+    xp = namespace(words)
     work = xp.float64 if _wide(words) else xp.float32
-    w0, w1, w2, w3 = (xp.astype(words[:, i], work) for i in range(4))
+    w0, w1, w2, w3 = (xp.astype(words[..., i], work) for i in range(4))
     u1 = w0 * 2.0**-32 + (w1 + 0.5) * 2.0**-64
     u2 = (w2 + w3 * 2.0**-32) * 2.0**-32
     radius = xp.sqrt(-2 * xp.log(u1))
     pair = xp.stack([radius * xp.cos(2 * math.pi * u2), radius * xp.sin(2 * math.pi * u2)], axis=-1)
-    return xp.astype(xp.reshape(pair, (2 * pair.shape[0],))[:count], real_dtype(like))
+    return xp.astype(pair, real_dtype(like))

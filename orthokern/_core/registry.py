@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FAMILIES = ("spectral", "transport")
+FAMILIES = ("spectral", "sketching", "inverse", "transport")
 LAYOUTS = ("contiguous", "transposed", "strided", "reversed", "read-only")
 
 

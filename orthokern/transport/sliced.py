@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from .._core import check
@@ -249,14 +248,20 @@ def _reduced(costs: Any, reduce: str) -> Any:
     return xp.sum(share * costs, axis=-1) / xp.sum(share, axis=-1)
 
 
+def _common_divisor(n: int, m: int) -> int:
+    """By Euclid: what compiles for any size knows no other way."""
+    while m:
+        n, m = m, n % m
+    return n
+
+
 def _cost_of_sorted(x: Any, y: Any, p: float) -> Any:
     """:math:`W_p^p` of sorted points (..., n) and (..., m) of equal weights."""
     xp = namespace(x)
-    # Numbers: what compiles for any size has no greatest common divisor.
-    n, m = int(x.shape[-1]), int(y.shape[-1])
+    n, m = x.shape[-1], y.shape[-1]
     if n == m:
         return xp.mean(_powered(x - y, p), axis=-1)
-    unit = math.gcd(n, m)
+    unit = _common_divisor(n, m)
     if n // unit * m > MOST_QUANTILES:
         return _quantile_cost(x, y, _equal_weights(x), _equal_weights(y), p)
     # The steps of both quantile functions in units of 1 / lcm(n, m): exact, and the same for every member.

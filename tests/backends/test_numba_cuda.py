@@ -69,6 +69,9 @@ def test_it_is_known_by_its_name_and_serves_devices_alone():
         "simplex_projection",
         "ksupport_prox",
         "entropic_sweep",
+        "hadamard",
+        "scattered_rows",
+        "gathered_rows",
     }
 
 

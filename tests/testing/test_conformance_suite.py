@@ -170,8 +170,12 @@ def test_a_refusal_is_a_skip_with_its_reason(verdicts):
 # In this process, for every op
 
 
-def spoiled(part):
-    return part ^ 1 if part.dtype.kind in "iu" else part * (1 + 1e-9)
+# What sums in single precision, whatever it is given, hides smaller defects.
+COARSE = {"rough_gram": 1e-4}
+
+
+def spoiled(part, share):
+    return part ^ 1 if part.dtype.kind in "iu" else part * (1 + share)
 
 
 DEFECTS = {
@@ -185,6 +189,7 @@ DEFECTS = {
 def stranger(op, spoils):
     """A backend that runs the body of one op and spoils what the defect reaches; and what it was called with."""
     backend, calls = Backend("stranger", serves={("numpy", "cpu")}), []
+    share = COARSE.get(op, 1e-9)
 
     @backend.implements(op)
     def run(*arrays, **static):
@@ -192,7 +197,9 @@ def stranger(op, spoils):
         out = OPS[op].body(*arrays, **static)
         if not any(map(spoils, arrays)):
             return out
-        return (spoiled(out[0]), *out[1:]) if isinstance(out, tuple) else spoiled(out)
+        if isinstance(out, tuple):
+            return (spoiled(out[0], share), *out[1:])
+        return spoiled(out, share)
 
     return backend, calls
 

@@ -234,11 +234,13 @@ class TestTorch:
         orthokern.sliced_wasserstein(x, x.detach().clone()).backward()
         assert not bool(x.grad.any())
 
-    def test_compiled(self, rng):
+    @pytest.mark.parametrize("dynamic", [None, True], ids=["by size", "any size"])
+    def test_compiled(self, rng, dynamic):
         import torch
 
-        x, y = (torch.tensor(rng.standard_normal((k, 3))) for k in (5, 7))
-        compiled = torch.compile(orthokern.sliced_wasserstein, fullgraph=True, backend="aot_eager")
+        x, y = (torch.tensor(rng.standard_normal((k, 3))) for k in (6, 9))
+        options = {"fullgraph": True, "backend": "aot_eager", "dynamic": dynamic}
+        compiled = torch.compile(orthokern.sliced_wasserstein, **options)
         near(compiled(x, y), float(orthokern.sliced_wasserstein(x, y)), 20)
 
 

@@ -171,3 +171,41 @@ def _entropic_sweep(beta: Any, cost: Any, epsilon: Any) -> Any:
 
     with on_device(cost) as launch:
         return entropic_sweep(launch, beta, cost, epsilon)
+
+
+def _not_floating(x: Any, **static: Any) -> str | None:
+    served = (*_REAL, "complex64", "complex128")
+    return None if str(x.dtype) in served else f"serves {', '.join(served)}, not {x.dtype}"
+
+
+@backend.implements("hadamard", when=_not_floating)
+def _hadamard(x: Any) -> Any:
+    from .hadamard import hadamard
+    from .launching import on_device
+
+    with on_device(x) as launch:
+        return hadamard(launch, x)
+
+
+@backend.implements("scattered_rows", when=_not_floating)
+def _scattered_rows(
+    a: Any, *, rows: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import scattered_rows
+    from .launching import on_device
+
+    hashed = {"seed": seed, "start": start, "stream": stream, "group": group}
+    with on_device(a) as launch:
+        return scattered_rows(launch, a, rows=rows, nnz=nnz, **hashed)
+
+
+@backend.implements("gathered_rows", when=_not_floating)
+def _gathered_rows(
+    y: Any, *, stop: int, nnz: int, seed: int, start: int = 0, stream: int = 1, group: int = 0
+) -> Any:
+    from .hashing import gathered_rows
+    from .launching import on_device
+
+    hashed = {"seed": seed, "start": start, "stream": stream, "group": group}
+    with on_device(y) as launch:
+        return gathered_rows(launch, y, stop=stop, nnz=nnz, **hashed)

@@ -9,6 +9,8 @@ import numpy as np
 from orthokern_numba.gpu import (
     columns_kernels,
     elementwise_kernels,
+    hadamard_kernels,
+    hashing_kernels,
     polar,
     polar_kernels,
     random_kernels,
@@ -71,6 +73,7 @@ def of_dtype(dtype):
     yield Specialisation(f"shrink {dtype}", kernel, arguments, NARROW, 0, single)
     yield from of_columns(dtype)
     yield from of_sweeps(dtype)
+    yield from of_sketches(dtype)
 
 
 def of_columns(dtype):
@@ -92,6 +95,29 @@ def of_sweeps(dtype):
     kernel, arguments = sweep_kernels.exponents_kernel(dtype), nb.void(rows, stack, row, rows)
     shared = columns_kernels.MOST_WARPS * size
     yield Specialisation(f"exponents {dtype}", kernel, arguments, NARROW, shared, single)
+
+
+def of_sketches(dtype):
+    """A tile of numbers is shared, or the sums of a block and the places of its rows, or those of a row."""
+    kind, size, single = getattr(nb, dtype), np.dtype(dtype).itemsize, dtype == "float32"
+    stack, rows, row, whole = array(kind, 3), array(kind, 2), array(kind, 1), nb.int64
+    hashed = (nb.uint64,) * 6
+    k = hashing_kernels
+    places = 8 * k.WARPS * k.PLACES
+    for kernel, arguments, shared in (
+        (hadamard_kernels.stages_kernel, (row, *(whole,) * 3, row), hadamard_kernels.TILE * size),
+        (
+            k.scatter_kernel,
+            (stack, *hashed, whole, whole, array(kind, 4)),
+            k.TARGETS * k.WARP * size + 8 * k.THREADS,
+        ),
+        (k.total_kernel, (rows, kind, row), 0),
+        (k.gather_kernel, (stack, *hashed, whole, kind, stack), places),
+    ):
+        name = f"sketch {kernel.__name__} {dtype}"
+        # A block that shares so much leaves registers for as many threads.
+        budget = WIDE if shared > places else NARROW
+        yield Specialisation(name, kernel(dtype), nb.void(*arguments), budget, shared, single)
 
 
 def of_words(word):

@@ -9,6 +9,8 @@ from numba.cuda.dispatcher import CUDADispatcher
 from orthokern_numba.gpu import (
     columns_kernels,
     elementwise_kernels,
+    hadamard_kernels,
+    hashing_kernels,
     polar_kernels,
     random_kernels,
     sweep_kernels,
@@ -17,7 +19,15 @@ from orthokern_numba.gpu import (
 from .machine import Resources, doubles, ptx, resources
 from .specialisations import ARCHITECTURES, EVERY
 
-MODULES = (columns_kernels, elementwise_kernels, polar_kernels, random_kernels, sweep_kernels)
+MODULES = (
+    columns_kernels,
+    elementwise_kernels,
+    hadamard_kernels,
+    hashing_kernels,
+    polar_kernels,
+    random_kernels,
+    sweep_kernels,
+)
 
 
 def complaints(specialisation, text, found):

@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 import pytest
 from numba import cuda
-from orthokern_numba.gpu import columns, elementwise, polar, random, sweep
+from orthokern_numba.gpu import columns, elementwise, hadamard, hashing, polar, random, sweep
 
 from .specialisations import EVERY
 
@@ -45,6 +45,11 @@ def launched():
         columns.ksupport_prox(launch, x, np.ones((3, 4, 1), dtype), k=2)
         beta, weight = (np.ones((3, *s), dtype) for s in ((5,), (1, 1)))
         sweep.entropic_sweep(launch, beta, x, weight)
+        for y in (x[:, :, :1].copy(), np.ones((3, 4, 2), np.result_type(dtype, np.complex64))):
+            hadamard.hadamard(launch, y)
+            hashed = {"nnz": 2, "seed": 3, "start": 0, "stream": 1, "group": 0}
+            hashing.scattered_rows(launch, y, rows=8, **hashed)
+            hashing.gathered_rows(launch, y, stop=9, **hashed)
         with np.errstate(all="ignore"):
             elementwise.magnitude_quantile(launch, x, quantile=0.9)
     for dtype in ("int32", "int64", "uint32", "uint64"):

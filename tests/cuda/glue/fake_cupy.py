@@ -7,6 +7,7 @@ of exactly the declared dtypes. What CuPy offers and the backend does not use is
 
 from __future__ import annotations
 
+import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -127,9 +128,14 @@ def plain(x):
 
 
 def wrapped(result):
-    """Results as device arrays; what NumPy returns as scalars are arrays there."""
+    """Results as device arrays; what NumPy returns as scalars are arrays there, and no array is read-only."""
     if isinstance(result, np.ndarray | np.generic):
-        return np.asarray(result).view(ndarray)
+        found = np.asarray(result)
+        with warnings.catch_warnings():
+            # Of arrays that were broadcast NumPy says that they will be read-only.
+            warnings.simplefilter("ignore", FutureWarning)
+            is_own = found.flags.writeable
+        return (found if is_own else found.copy()).view(ndarray)
     if isinstance(result, tuple | list):
         parts = [wrapped(part) for part in result]
         return parts if type(result) is list else tuple(parts)
