@@ -60,8 +60,8 @@ def _refined(source: Dense, start: Start, request: Request) -> Refined:
     return found._replace(steps=blind + found.steps)
 
 
-def rough_solution(a: Any, b: Any, request: Request) -> Solution | None:
-    """The solution of one matrix by a Gram matrix in single precision; None where it does not pay or is not enough."""
+def _pays(a: Any, b: Any, request: Request) -> bool:
+    """Whether sizes allow it, and the first rows leave hope."""
     n, d = a.shape[-2:]
     if (
         a.ndim > 2
@@ -71,20 +71,30 @@ def rough_solution(a: Any, b: Any, request: Request) -> Solution | None:
         or not request.equilibrate
         or n < PROBED_ROWS * MORE * d
     ):
-        return None
-    xp, m = namespace(a), PROBED_ROWS * d
+        return False
+    head = rough_gram(a[: PROBED_ROWS * d, :])
+    return _is_held(head) and bool(_condition(head) > RCOND / (WORSE * d))
+
+
+def _start(a: Any, b: Any, request: Request) -> Start | None:
+    """By the whole Gram matrix; None where squares leave the range, or the condition number is too large."""
+    xp, d, g = namespace(a), a.shape[-1], rough_gram(a)
     zeros = xp.zeros((d, b.shape[-1]), dtype=b.dtype)
-    head = rough_gram(a[:m, :])
-    if not _is_held(head) or not bool(_condition(head) > RCOND / (WORSE * d)):
+    c, squares_of_b = residual_gradient(a, b, zeros)
+    if not _is_held(g) or not bool(xp.all(xp.isfinite(squares_of_b))):
         return None
-    g = rough_gram(a)
-    if not _is_held(g):
-        return None
-    start = start_of_sums(g, *residual_gradient(a, b, zeros), ridge=request.ridge)
-    if not bool((start.rcond > RCOND / d) & has_full_rank(start, request)):
+    start = start_of_sums(g, c, squares_of_b, ridge=request.ridge)
+    whole = (start.rcond > RCOND / d) & has_full_rank(start, request)
+    return start if bool(whole) else None
+
+
+def rough_solution(a: Any, b: Any, request: Request) -> Solution | None:
+    """The solution of one matrix by a Gram matrix in single precision; None where it does not pay or is not enough."""
+    start = _start(a, b, request) if _pays(a, b, request) else None
+    if start is None:
         return None
     found = _refined(Dense(a, b), start, request)
-    accepted = xp.all(found.error <= ENOUGH * request.tol, axis=-1)
+    accepted = namespace(a).all(found.error <= ENOUGH * request.tol, axis=-1)
     if not bool(accepted):
         return None
     stats = figures(start, found, request, LstsqMethod.GRAM)

@@ -137,6 +137,14 @@ def test_many_columns_outside_single_precision(scales):
     np.testing.assert_allclose(x, np.linalg.lstsq(a, b, rcond=None)[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
+def test_many_columns_and_a_right_hand_side_out_of_range(bad):
+    a, b = difficult(6400, 400, 10.0, 1e-2)
+    x = orthokern.lstsq(a, np.stack([b, np.where(np.arange(6400) == 7, bad, b)], axis=1)).x
+    assert relative(x[:, 0], np.linalg.lstsq(a, b, rcond=None)[0]) <= 1e-13
+    assert np.all(np.isfinite(x[:, 1])) == np.isfinite(bad)
+
+
 def test_many_columns_and_damping():
     a, b = difficult(6400, 400, 10.0, 1e-2)
     found = orthokern.lstsq(a, b, damp=0.3)
