@@ -4,10 +4,12 @@
 
     PYTHONPATH=.:backends python benchmarks/gpu.py           # on a GPU; writes benchmarks/results/gpu.{json,md}
     PYTHONPATH=.:backends python benchmarks/gpu.py --dry     # small, on the processor: does the script run?
+    PYTHONPATH=.:backends python benchmarks/gpu.py --only lstsq   # no validation; tasks named like this
 
-First every declared case runs on every CUDA backend and library, on fresh random input, and is judged in float64. Then
-``polar`` and ``orthogonalize`` are timed in turns with what users of each library call today. Times are medians of
-CUDA events on the current stream for PyTorch and CuPy, and of the clock around ``block_until_ready`` for JAX.
+First the declared cases run on every CUDA backend and library, on fresh random input, several processes at once, and
+are judged in float64. Then ours and the peers are timed in turns, alone on the device, and the error of both is
+measured there in double precision. Times are medians of CUDA events on the current stream for PyTorch and CuPy, and of
+the clock around ``block_until_ready`` for JAX.
 """
 
 from __future__ import annotations
@@ -20,22 +22,27 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_entrants import Task, clock_of, computes, entrants, peak_of, tasks
+import gpu_polar
+import gpu_sketching
+import gpu_transport
+from gpu_timing import Row, Task, computes, measured
+from gpu_validation import validated
 
 from orthokern.__main__ import machine
 from orthokern.testing import Outcome, Selection, libraries
 from orthokern.testing.validation import jobs, run
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# Libraries that have arrays on a GPU, and seconds for all of the timing.
+# Libraries that have arrays on a GPU, and seconds for all of the timing and all of the validation.
 LIBRARIES = ("torch", "cupy", "jax")
-BUDGET = 240.0
-ROUNDS, WARM_UPS = 7, 2
-# Double precision, and memory left for the other libraries; read when JAX is imported.
+TIMING, VALIDATION = 240.0, 200.0
+# Rows of the validation in a dry run.
+FEW = 40
+# Double precision, and memory left for the other libraries and processes; read when JAX is imported.
 JAX_SETTINGS = {"JAX_ENABLE_X64": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -46,23 +53,6 @@ class Place(NamedTuple):
     dry: bool
 
 
-@dataclass
-class Row:
-    """One task: median seconds of each entrant, and what the speed of a product makes of ours."""
-
-    library: str
-    task: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    fraction_of_peak: dict[str, float] = field(default_factory=dict)
-    left_out: str = ""
-
-    def ratios(self) -> dict[str, dict[str, float]]:
-        """Peer time / our time, for each of our entrants and each peer."""
-        ours = {name for name in self.seconds if name.startswith("orthokern")}
-        peers = sorted(set(self.seconds) - ours)
-        return {o: {p: self.seconds[p] / self.seconds[o] for p in peers} for o in sorted(ours)}
-
-
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Validate and time orthokern on a GPU.")
     parser.add_argument(
@@ -71,20 +61,37 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=None, help="of the random input; default: drawn"
     )
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for the timing")
+    parser.add_argument("--budget", type=float, default=TIMING, help="seconds for the timing")
+    parser.add_argument(
+        "--validation", type=float, default=VALIDATION, help="seconds for the validation"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="its processes")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="time tasks named like this, validate nothing"
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: benchmarks/results")
     return parser.parse_args(given)
 
 
-def validated(place: Place, seed: int) -> Iterator[Outcome]:
-    """Every row of ``orthokern validate --device cuda --seed ...``; a handful of them in a dry run."""
-    selection = Selection(device=place.device, seed=seed, quick=place.dry)
-    wanted = jobs(selection)
-    for job in wanted[:: max(1, len(wanted) // 40)] if place.dry else wanted:
+def rows_of_validation(place: Place, seed: int, workers: int, seconds: float) -> Iterator[Outcome]:
+    """Rows of ``orthokern validate --device cuda --seed ...``; a handful of them in a dry run."""
+    if not place.dry:
+        yield from validated(Selection(device=place.device, seed=seed), workers, seconds)
+        return
+    wanted = jobs(Selection(seed=seed, quick=True))
+    for job in wanted[:: max(1, len(wanted) // FEW)]:
         yield run(job, repeats=0)
 
 
-def timed(place: Place, budget: float) -> Iterator[Row]:
+def all_tasks(*, dry: bool, only: str) -> list[Task]:
+    """Tasks of each family in turn, those named like ``only``."""
+    families = [module.tasks(dry=dry) for module in (gpu_polar, gpu_sketching, gpu_transport)]
+    turns = range(max(map(len, families)))
+    mixed = [family[turn] for turn in turns for family in families if turn < len(family)]
+    return [task for task in mixed if only in task.name]
+
+
+def timed(place: Place, budget: float, only: str = "") -> Iterator[Row]:
     """Every task on every library that is here; what does not fit the budget is named and left out."""
     for library in LIBRARIES:
         start = time.perf_counter()
@@ -92,46 +99,28 @@ def timed(place: Place, budget: float) -> Iterator[Row]:
         if reason is not None:
             yield Row(library, "all", left_out=reason)
             continue
-        for task in tasks(dry=place.dry):
+        for task in all_tasks(dry=place.dry, only=only):
             spent = time.perf_counter() - start
             if not computes(library, task.dtype):
                 yield Row(library, task.name, left_out="dtype")
             elif spent > budget / len(LIBRARIES):
                 yield Row(library, task.name, left_out="time")
             else:
-                yield _row(library, task, place)
+                sys.stderr.write(f"{library} {spent:.0f} s: {task.name}\n")
+                yield measured(task, library, place.device)
 
 
-def _row(library: str, task: Task, place: Place) -> Row:
-    row = Row(library, task.name)
-    clock = clock_of(library, place.device)
-    calls = entrants(library, task, place.device)
-    laps: dict[str, list[float]] = {name: [] for name in calls}
-    for lap in range(ROUNDS + WARM_UPS):
-        for name, call in calls.items():
-            seconds = clock.measure(call)
-            if lap >= WARM_UPS:
-                laps[name].append(seconds)
-    row.seconds = {name: sorted(found)[len(found) // 2] for name, found in laps.items()}
-    peak = peak_of(library, task, place.device, clock)
-    row.fraction_of_peak = {
-        name: task.flops / seconds / peak
-        for name, seconds in row.seconds.items()
-        if name.startswith("orthokern.polar")
-    }
-    return row
-
-
-def summary(rows: Sequence[Outcome]) -> dict[str, Any]:
+def summary(rows: Sequence[Outcome], wanted: int) -> dict[str, Any]:
     """Verdicts, which ops ran on which backend, and the sentence of each failure."""
     ran = Counter(f"{op} on {backend}" for row in rows for op, backend in row.ran.items())
     failures = [
-        f"{row.kernel} / {row.case} / {row.library} / {row.dtype}: {row.reason}"
+        f"{row.kernel} / {row.case} / {row.library} / {row.dtype} / {row.backend}: {row.reason}"
         for row in rows
         if row.verdict == "fail"
     ]
     return {
         "verdicts": dict(Counter(row.verdict for row in rows)),
+        "not_reached": wanted - len(rows),
         "ran": dict(sorted(ran.items())),
         "failures": failures,
     }
@@ -150,33 +139,66 @@ def markdown(content: dict[str, Any]) -> str:
     """The report."""
     lines = ["# GPU", "", f"- Date: {content['date']}", f"- Device: {content['device']}"]
     lines += [f"- Versions: {', '.join(f'{k} {v}' for k, v in content['machine'].items())}"]
-    found = content["validation"]
-    lines += [f"- Validation, seed {content['seed']}: {found['verdicts']}", ""]
-    lines += [f"- FAILED {sentence}" for sentence in found["failures"]]
-    lines += ["", "| op and backend | rows |", "|---|---|"]
-    lines += [f"| {name} | {count} |" for name, count in found["ran"].items()]
-    lines += ["", "Ratio: peer time / orthokern time. Peak: share of the speed of a product.", ""]
+    if content["validation"]:
+        lines += _validation_lines(content["validation"], content["seed"])
     lines += [
-        "| library | task | ours | ms | peak | peer | ms | ratio |",
-        "|---|---|---|---|---|---|---|---|",
+        "",
+        "Ratio: peer time / orthokern time, both on the device. Peak: share of the speed of a product. Errors: of "
+        "polar factors max |U^T U - I|, so of QR; of lstsq |A^T r| / (|A| (|A| |x| + |r|)); of transforms and sketches the "
+        "departure of the Frobenius norm; of singular values the distance to the product of the factors; of transport "
+        "and projections the marginals.",
+        "",
+        "| library | task | ours | ms | peak | error | peer | ms | error | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *(line for row in content["rows"] for line in _lines(row))]) + "\n"
 
 
+def _validation_lines(found: dict[str, Any], seed: int) -> list[str]:
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found["verdicts"].items()))
+    reached = f"; {found['not_reached']} rows were not reached in the time" * bool(
+        found["not_reached"]
+    )
+    return [
+        f"- Validation, seed {seed}: {counts}{reached}",
+        "",
+        *(f"- FAILED {sentence}" for sentence in found["failures"]),
+        "",
+        "| op and backend | rows |",
+        "|---|---|",
+        *(f"| {name} | {count} |" for name, count in found["ran"].items()),
+    ]
+
+
 def _lines(row: Row) -> list[str]:
     if row.left_out:
-        return [f"| {row.library} | {row.task} | left out: {row.left_out} | | | | | |"]
-    found = []
-    for ours, peers in row.ratios().items():
-        mine = f"{1e3 * row.seconds[ours]:.3f}"
-        share = row.fraction_of_peak.get(ours)
-        peak = "-" if share is None else f"{share:.2f}"
-        for peer, ratio in peers.items():
-            theirs = f"{1e3 * row.seconds[peer]:.3f}"
-            found.append(
-                f"| {row.library} | {row.task} | {ours} | {mine} | {peak} | {peer} | {theirs} | {ratio:.2f} |"
-            )
-    return found
+        return [f"| {row.library} | {row.task} | left out: {row.left_out} | | | | | | | |"]
+    failed = [
+        f"| {row.library} | {row.task} | {name} failed: {reason} | | | | | | | |"
+        for name, reason in row.failed.items()
+    ]
+    return failed + [
+        f"| {row.library} | {row.task} | {ours} | {_figures(row, ours)} | {peer} "
+        f"| {1e3 * row.seconds[peer]:.3f} | {row.errors[peer]:.0e} | {ratio:.2f} |"
+        for ours, peers in row.ratios().items()
+        for peer, ratio in peers.items()
+    ]
+
+
+def _figures(row: Row, ours: str) -> str:
+    share = row.fraction_of_peak.get(ours)
+    peak = "-" if share is None else f"{share:.2f}"
+    return f"{1e3 * row.seconds[ours]:.3f} | {peak} | {row.errors[ours]:.0e}"
+
+
+def _validation(place: Place, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Nothing where only some tasks are asked for."""
+    if arguments.only:
+        return {}
+    seed, workers = arguments.seed, arguments.workers
+    rows = list(rows_of_validation(place, seed, workers, arguments.validation))
+    wanted = len(rows) if place.dry else len(jobs(Selection(device=place.device)))
+    return summary(rows, wanted)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -189,26 +211,26 @@ def main(given: Sequence[str] | None = None) -> int:
         reasons = "; ".join(str(libraries.missing(name, "cuda")) for name in LIBRARIES)
         sys.stderr.write(f"no CUDA device ({reasons}); --dry runs on the processor\n")
         return 2
-    seed = time.time_ns() % 2**31 if arguments.seed is None else arguments.seed
-    outcomes = list(validated(place, seed))
+    if arguments.seed is None:
+        arguments.seed = time.time_ns() % 2**31
     content: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "device": device_name(place),
         "dry": arguments.dry,
         "machine": machine(),
-        "seed": seed,
-        "validation": summary(outcomes),
-        "rows": list(timed(place, arguments.budget)),
+        "seed": arguments.seed,
+        "validation": _validation(place, arguments),
+        "rows": list(timed(place, arguments.budget, arguments.only)),
     }
     text = markdown(content)
     print(text)
-    folder = arguments.output or (None if arguments.dry else RESULTS)
+    folder = arguments.output or (None if arguments.dry or arguments.only else RESULTS)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         plain = {**content, "rows": [{**asdict(r), "ratios": r.ratios()} for r in content["rows"]]}
         (folder / "gpu.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
         (folder / "gpu.md").write_text(text, encoding="utf-8")
-    return 1 if content["validation"]["failures"] else 0
+    return 1 if content["validation"].get("failures") else 0
 
 
 if __name__ == "__main__":

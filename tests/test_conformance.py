@@ -137,6 +137,10 @@ def suites() -> dict[str, type[Everywhere]]:
             name = f"Test_{library}_on_{backend or 'default'}".replace("-", "_")
             where = {"library": library, "backend": backend, "dtypes": libraries.dtypes_of(library)}
             found[name] = type(name, (Everywhere,), where)
+    if "array_api_strict" in libraries.available():
+        # Arrays made without naming the device are refused there beside the others, as on a GPU.
+        where = {"library": "array_api_strict", "device": "device1"}
+        found["Test_array_api_strict_on_another_device"] = type("Device", (Everywhere,), where)
     return found
 
 

@@ -263,3 +263,31 @@ ALLOWED = [
 def test_what_is_allowed_is_not_found(module, source):
     package = module if module in REGISTRATIONS else None
     assert violations(module, source, package=package) == []
+
+
+CREATIONS = frozenset({"arange", "empty", "eye", "full", "linspace", "ones", "zeros"})
+
+
+def undirected(tree: ast.AST) -> list[str]:
+    """Calls that make an array of a namespace without saying on which device."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in CREATIONS
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in {"xp", "space"}
+        and not any(keyword.arg in {"device", None} for keyword in node.keywords)
+    ]
+
+
+def test_arrays_are_made_where_the_others_are() -> None:
+    """Without a device they would be in host memory, which shows on a GPU alone."""
+    package = Path(importlib.import_module("orthokern").__file__ or "").parent
+    found = {str(path): undirected(ast.parse(path.read_text())) for path in package.rglob("*.py")}
+    left = [call for calls in found.values() for call in calls]
+    # Dask has no device; the last two are of a namespace and of no array.
+    known = {"xp.arange(m)", "xp.arange(n)", "xp.arange(1)"}
+    assert [call for call in left if call not in known and "self.shape[1]" not in call] == []
+    assert undirected(ast.parse("xp.zeros((2, 3), dtype=x.dtype)"))

@@ -23,5 +23,5 @@ def balance(x: Any, *, cp: Any) -> tuple[Any, Any]:
     height, width = (np.int32(size) for size in x.shape[-2:])
     bound = reduced("largest", x, (-2, -1), cp)
     limit = np.int32(LIMITS[x.dtype.char.lower()])
-    scale, undo = kernel("powers", cp)(bound, limit)
-    return kernel("rescale", cp)(x, scale, height, width), undo
+    scale, undo = kernel("powers", x, cp)(bound, limit)
+    return kernel("rescale", x, cp)(x, scale, height, width), undo

@@ -1,12 +1,14 @@
 """The fused elementwise and reduction kernels: their C++ text in one table, CuPy's objects made of it on first use.
 
 ``T`` is the dtype of a matrix and ``R`` that of its real parts. Numbers come in as ``R`` arguments, never as literals
-with a decimal point: those are double precision, at a sixty-fourth of the speed on many devices.
+with a decimal point: those are double precision, at a sixty-fourth of the speed on many devices. CuPy learns the type of
+a placeholder from arrays only, never from numbers: so ``R`` is written out before it sees the text.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, NamedTuple
 
 
@@ -111,11 +113,27 @@ KERNELS: dict[str, Elementwise | Reduction] = {
 }
 
 
+_C_NAMES = {"float32": "float", "float64": "double"}
+_REAL_PARTS = re.compile(r"\bR\b")
+
+
+def written_out(entry: Elementwise | Reduction, real: str) -> Elementwise | Reduction:
+    """``entry`` with ``real``, a dtype in parameters and its C++ name in statements, in the place of ``R``."""
+    parameters = [_REAL_PARTS.sub(real, text) for text in entry[:2]]
+    statements = [_REAL_PARTS.sub(_C_NAMES[real], text) for text in entry[2:]]
+    return type(entry)(*parameters, *statements)
+
+
+def kernel(name: str, like: Any, cp: Any) -> Any:
+    """The kernel ``name`` of the table, as an object of CuPy, for matrices in the precision of ``like``."""
+    return _kernel(name, "float32" if like.dtype.char in "fF" else "float64", cp)
+
+
 @functools.cache
-def kernel(name: str, cp: Any) -> Any:
-    """The kernel ``name`` of the table as an object of CuPy, which compiles it for a dtype when it is called."""
-    entry = KERNELS[name]
-    label = f"orthokern_{name}"
+def _kernel(name: str, real: str, cp: Any) -> Any:
+    """It is compiled when it is called."""
+    entry = written_out(KERNELS[name], real)
+    label = f"orthokern_{name}_{real}"
     if isinstance(entry, Elementwise):
         return cp.ElementwiseKernel(*entry, label, preamble=PREAMBLE)
     inputs, outputs, contribution, joined, nothing = entry

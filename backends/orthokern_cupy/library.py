@@ -45,37 +45,37 @@ def gram(x: Any, cp: Any) -> Any:
     from cupy.cublas import syrk  # pyright: ignore[reportMissingImports]
 
     upper = syrk("T", cp.ascontiguousarray(x), out=cp.empty((n, n), dtype=x.dtype))
-    return kernel("mirror", cp)(upper, np.int32(n), cp.empty((n, n), dtype=x.dtype))
+    return kernel("mirror", x, cp)(upper, np.int32(n), cp.empty((n, n), dtype=x.dtype))
 
 
 def affine(g: Any, a: float, b: float, cp: Any) -> Any:
     """``a I + b G`` in one pass."""
     number = real(g)
-    return kernel("affine", cp)(g, number(a), number(b), np.int32(g.shape[-1]))
+    return kernel("affine", g, cp)(g, number(a), number(b), np.int32(g.shape[-1]))
 
 
 def blend(x: Any, y: Any, a: float, b: float, cp: Any) -> Any:
     """``a X + b Y`` in one pass."""
     number = real(x)
-    return kernel("blend", cp)(x, y, number(a), number(b))
+    return kernel("blend", x, cp)(x, y, number(a), number(b))
 
 
 def averaged(x: Any, inverse: Any, a: float, b: float, cp: Any) -> Any:
     """``a X + b Y^H``, Newton's step with the inverse ``Y`` of ``X``, in one pass."""
     number = real(x)
-    return kernel("newton", cp)(x, cp.swapaxes(inverse, -1, -2), number(a), number(b))
+    return kernel("newton", x, cp)(x, cp.swapaxes(inverse, -1, -2), number(a), number(b))
 
 
 def hermitian_part(x: Any, cp: Any) -> Any:
     """``(X + X^H) / 2``, Hermitian bit for bit, in one pass."""
-    return kernel("hermitian", cp)(x, cp.swapaxes(x, -1, -2))
+    return kernel("hermitian", x, cp)(x, cp.swapaxes(x, -1, -2))
 
 
 def reduced(name: str, x: Any, axes: tuple[int, ...], cp: Any) -> Any:
     """A reduction of the table along ``axes``, which keep length 1; its dtype is that of real parts."""
     kept = [1 if axis - x.ndim in axes else size for axis, size in enumerate(x.shape)]
     out = cp.empty(tuple(kept), dtype=real(x))
-    return kernel(name, cp)(x, out, axis=axes, keepdims=True)
+    return kernel(name, x, cp)(x, out, axis=axes, keepdims=True)
 
 
 def frobenius(x: Any, cp: Any) -> Any:

@@ -46,7 +46,7 @@ def factor_of(g: Any, coefficients: Coefficients, cp: Any) -> Any:
     """``c0 I + c1 G + c2 G^2 + ...``; a cubic or quintic step takes one pass over G besides its product."""
     if len(coefficients) == 3:
         a, b, c = (real(g)(value) for value in coefficients)
-        return kernel("quadratic", cp)(g, gram(g, cp), a, b, c, np.int32(g.shape[-1]))
+        return kernel("quadratic", g, cp)(g, gram(g, cp), a, b, c, np.int32(g.shape[-1]))
     factor = affine(g, coefficients[-2], coefficients[-1], cp)
     for coefficient in reversed(coefficients[:-2]):
         factor = affine(cp.matmul(g, factor), coefficient, 1.0, cp)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .dtypes import is_computed_in
-from .namespace import compiling, is_traced, library
+from .namespace import compiling, device_kind, is_traced, library
 
 if TYPE_CHECKING:
     from .dispatch import Op
@@ -26,9 +26,12 @@ def call(op: Op, arrays: tuple[Any, ...], static: dict[str, Any]) -> Any:
         from . import _torch
 
         return _torch.call(op, arrays, static)
-    if name == "jax" and any(map(is_traced, arrays)) and op.rule(static) is not None:
-        return _jax_function(op, tuple(sorted(static.items())))(*arrays)
-    return op.run(arrays, static)
+    if name != "jax":
+        return op.run(arrays, static)
+    with full_precision(arrays[0]):
+        if any(map(is_traced, arrays)) and op.rule(static) is not None:
+            return _jax_function(op, tuple(sorted(static.items())))(*arrays)
+        return op.run(arrays, static)
 
 
 @functools.cache
@@ -39,19 +42,29 @@ def _jax_function(op: Op, static: tuple[tuple[str, Any], ...]) -> Callable[..., 
     function = sys.modules["jax"].custom_jvp(lambda *arrays: op.run(arrays, options))
 
     def tangent(primals: Any, tangents: Any) -> Any:
-        out = function(*primals)
-        return out, rule(primals, tangents, out, **options)
+        # Of a compiled function JAX asks for this when the kernel has long returned.
+        with full_precision(primals[0]):
+            out = function(*primals)
+            return out, rule(primals, tangents, out, **options)
 
     function.defjvp(tangent)
     return function  # type: ignore[no-any-return]
 
 
 def full_precision(x: Any) -> AbstractContextManager[Any]:
-    """A block in which torch.autocast does not lower the precision of products."""
-    if library(x) == "torch":
+    """A block in which products of float32 are those: no torch.autocast, no TF32 or bfloat16 in JAX by default.
+
+    A default that the user has chosen in JAX (``jax_default_matmul_precision``) stays.
+    """
+    name = library(x)
+    if name == "torch":
         from . import _torch
 
         return _torch.full_precision(x)
+    if name == "jax" and device_kind(x) != "cpu":
+        jax = sys.modules["jax"]
+        if jax.config.jax_default_matmul_precision is None:
+            return jax.default_matmul_precision("highest")  # type: ignore[no-any-return]
     return nullcontext()
 
 

@@ -213,7 +213,7 @@ class Op:
         )
 
     def _known_route(self, choice: str | None, lead: Any) -> _Route:
-        key = (self, choice, type(lead), getattr(lead, "device", None))
+        key = (self, choice, type(lead), _place(lead))
         route = _routes.get(key)
         if route is None:
             route = _routes[key] = self._route(choice, lead)
@@ -349,10 +349,16 @@ _PLAIN_OPTIONS = (str, bool, int, float, tuple, list)
 _homes: dict[tuple[Any, ...], bool] = conclusions()
 
 
+def _place(x: Any) -> Any:
+    """What tells the device of ``x`` from others in a dictionary: CuPy's objects for it cannot be hashed."""
+    place = getattr(x, "device", None)
+    return place if type(place).__hash__ is not None else str(place)
+
+
 def _runs_at_home(ops: tuple[str, ...], x: Any) -> bool:
     """Whether the first backend that can serve ``x`` has all ``ops`` and is written for NumPy arrays."""
     choice = current_choice()
-    key = (choice, ops, type(x), getattr(x, "device", None))
+    key = (choice, ops, type(x), _place(x))
     if key not in _homes:
         _homes[key] = _finds_home(choice, ops, library(x), x)
     return _homes[key]

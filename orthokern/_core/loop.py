@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .namespace import compiling, is_lazy, is_traced, library, namespace
+from .namespace import compiling, device, is_lazy, is_traced, library, namespace
 
 State = tuple[Any, ...]
 
@@ -55,7 +55,7 @@ def _jax(step: Any, state: State, done: Any, max_steps: int) -> tuple[State, Any
 def _frozen(step: Any, state: State, done: Any, max_steps: int) -> tuple[State, Any]:
     """Fixed length, each state kept once it is done: one graph, no wait for the device."""
     xp = namespace(state[0])
-    count = xp.zeros((), dtype=xp.int64)
+    count = xp.zeros((), dtype=xp.int64, device=device(state[0]))
     for _ in range(max_steps):
         stop = done(state)
         state = tuple(xp.where(stop, old, new) for old, new in zip(state, step(state), strict=True))

@@ -15,6 +15,9 @@ from .errors import ArrayTypeError
 
 HOST_ONLY = frozenset({"numpy", "dask", "array_api_strict"})
 
+# The device of array-api-strict that is the host's memory; its others only see to it that arrays are not mixed.
+_STRICT_HOST = "array_api_strict.Device('CPU_DEVICE')"
+
 _SPACES: dict[type, Any] = {}
 _LIBRARIES: dict[type, str] = {}
 
@@ -86,6 +89,8 @@ def device(x: Any) -> Any:
 def device_kind(x: Any) -> str:
     """``cpu``, ``cuda``, ... of a concrete array; ``traced`` for an abstract one."""
     name = library(x)
+    if name == "array_api_strict" and str(x.device) != _STRICT_HOST:
+        return str(x.device)
     if name in HOST_ONLY:
         return "cpu"
     if name == "torch":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .dispatch import op
-from .dtypes import exponent_limit, is_complex
+from .dtypes import dtype_name, exponent_limit, is_complex
 from .linalg import identity_like, nan_unless
-from .namespace import namespace
+from .namespace import library, namespace
 
 
 def largest_entry(x: Any) -> Any:
@@ -30,7 +30,16 @@ def _exponent(xp: Any, bound: Any) -> Any:
     return xp.astype(exponent, xp.int32)
 
 
+# Bits of the fraction, and what is added to the exponent, in the formats of IEEE 754.
+_FORMATS = {"float32": (23, 127), "float64": (52, 1023)}
+
+
 def _two_to_the(xp: Any, exponent: Any, like: Any) -> Any:
+    if library(like) == "jax":
+        # Its ldexp is a power, which is off by some units in the last place on GPUs.
+        fraction, bias = _FORMATS[dtype_name(like)]
+        integer = xp.int64 if fraction > 32 else xp.int32
+        return ((xp.astype(exponent, integer) + bias) << fraction).view(like.dtype)
     if hasattr(xp, "ldexp"):
         return xp.ldexp(xp.ones_like(like), exponent)
     return xp.pow(xp.full_like(like, 2.0), xp.astype(exponent, like.dtype))

@@ -12,7 +12,7 @@ from .._core.dtypes import compute_precision, dtype_name, eps, is_complex
 from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, decomposable, nan_unless
 from .._core.loop import repeat
-from .._core.namespace import is_lazy, namespace
+from .._core.namespace import device, is_lazy, namespace
 from .._core.scaling import balance
 from .._core.typing import ArrayT
 from .normal_equations import widened
@@ -110,14 +110,14 @@ def balanced(a: Any) -> tuple[Any, Any]:
     xp, work = namespace(a), widened(compute_precision(a))
     if 0 in a.shape:
         real = xp.real(work) if is_complex(work) else work
-        return work, xp.ones((*a.shape[:-2], 1, 1), dtype=real.dtype)
+        return work, xp.ones((*a.shape[:-2], 1, 1), dtype=real.dtype, device=device(a))
     return balance(work)  # type: ignore[no-any-return]
 
 
 def _rank(r: Any, tolerance: float) -> Any:
     xp = namespace(r)
     if 0 in r.shape[-2:]:
-        return xp.zeros(r.shape[:-2], dtype=xp.int32)
+        return xp.zeros(r.shape[:-2], dtype=xp.int32, device=device(r))
     pivots = xp.abs(xp.linalg.diagonal(r))
     kept = (pivots > tolerance * xp.max(pivots, axis=-1, keepdims=True)) & (pivots > 0)
     return xp.sum(xp.astype(kept, xp.int32), axis=-1)
@@ -131,11 +131,12 @@ def _pivots(a: Any, seed: int) -> Any:
         raise UnsupportedError(message)
     rows = 2 * d + 8
     rest = sjlt(rows, a.shape[-2], seed=seed) @ a if a.shape[-2] > 2 * rows else a
-    columns = xp.arange(d)
-    order = xp.zeros((*a.shape[:-2], d), dtype=columns.dtype)
+    columns = xp.arange(d, device=device(a))
+    order = xp.zeros((*a.shape[:-2], d), dtype=columns.dtype, device=device(a))
     step = functools.partial(_pivot_step, xp, columns)
-    left = xp.ones((*a.shape[:-2], d), dtype=rest.real.dtype if is_complex(rest) else rest.dtype)
-    count = xp.zeros((), dtype=columns.dtype)
+    real = xp.real(rest) if is_complex(rest) else rest
+    left = xp.ones((*a.shape[:-2], d), dtype=real.dtype, device=device(a))
+    count = xp.zeros((), dtype=columns.dtype, device=device(a))
     return repeat(step, (rest, left, order, count), count=d)[2]
 
 
@@ -181,9 +182,8 @@ def thin_qr(a: Any, /, *, seed: int) -> tuple[Any, Any]:
     if 0 in a.shape:
         n, d = a.shape[-2:]
         k = min(n, d)
-        return xp.zeros((*a.shape[:-2], n, k), dtype=a.dtype), xp.zeros(
-            (*a.shape[:-2], k, d), dtype=a.dtype
-        )
+        like = {"dtype": a.dtype, "device": device(a)}
+        return xp.zeros((*a.shape[:-2], n, k), **like), xp.zeros((*a.shape[:-2], k, d), **like)
     if is_lazy(a) and a.shape[-2] < a.shape[-1]:
         message = f"thin_qr: expected n >= d for a Dask array, got shape {tuple(a.shape)}; call a.compute() first"
         raise UnsupportedError(message)

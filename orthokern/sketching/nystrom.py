@@ -11,7 +11,7 @@ from .._core.dtypes import compute_precision, eps, is_complex, real_dtype
 from .._core.errors import ShapeError, UnsupportedError, ValuesError
 from .._core.linalg import adjoint, frobenius, hermitian_part, nan_unless, thin_svd
 from .._core.loop import iterate
-from .._core.namespace import is_lazy, is_traced, namespace
+from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.results import warn_unconverged
 from .._core.typing import ArrayT
 from .cholesky_qr import MOST_SEED, balanced, gaussian, oversampled, returned, thin_qr
@@ -93,10 +93,8 @@ def nystrom(
     _expect_values(a, "nystrom")
     xp, (work, undo) = namespace(a), balanced(a)
     if 0 in a.shape or k == 0:
-        vectors = work[..., :, :k]
-        return NystromResult(
-            xp.zeros((*a.shape[:-2], k), dtype=real_dtype(a)), returned(vectors, a)
-        )
+        values = xp.zeros((*a.shape[:-2], k), dtype=real_dtype(a), device=device(a))
+        return NystromResult(values, returned(work[..., :, :k], a))
     values, vectors = _nystrom(lambda x: work @ x, work, width, seed, eps(a))
     values = xp.astype(values[..., :k] * undo[..., 0], real_dtype(a), copy=False)
     return NystromResult(
@@ -216,7 +214,7 @@ def nystrom_pcg(
 def _info(b: Any, steps: Any, residual: Any, tol: float) -> PCGInfo[Any]:
     xp = namespace(b)
     residual = xp.abs(residual)
-    return PCGInfo(xp.asarray(steps), residual, residual <= tol)
+    return PCGInfo(xp.asarray(steps, device=device(b)), residual, residual <= tol)
 
 
 def _product(a: Any, b: Any) -> tuple[Product, bool]:

@@ -9,7 +9,7 @@ from .._core.dispatch import kernel
 from .._core.dtypes import eps, is_complex
 from .._core.errors import OptionError, UnsupportedError
 from .._core.linalg import adjoint, frobenius, nan_unless, thin_svd
-from .._core.namespace import is_lazy, is_traced, namespace
+from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.typing import ArrayT
 from .cholesky_qr import MOST_SEED, balanced, gaussian, groups_of, oversampled, returned, thin_qr
 from .operators import sjlt
@@ -217,7 +217,8 @@ def _svd(a: Any, options: Options) -> tuple[Any, Any, Any]:
     if 0 in r.shape:
         xp = namespace(a)
         real = xp.real(a) if is_complex(a) else a
-        return q, xp.zeros((*a.shape[:-2], q.shape[-1]), dtype=real.dtype), adjoint(right)
+        values = xp.zeros((*a.shape[:-2], q.shape[-1]), dtype=real.dtype, device=device(a))
+        return q, values, adjoint(right)
     u, s, vh = thin_svd(adjoint(r))
     return q @ u, s, vh @ adjoint(right)
 
@@ -282,7 +283,7 @@ def leverage_scores(
     xp = namespace(a)
     if 0 in a.shape:
         real = xp.real(a) if is_complex(a) else a
-        return xp.zeros(a.shape[:-1], dtype=real.dtype)  # type: ignore[no-any-return]
+        return xp.zeros(a.shape[:-1], dtype=real.dtype, device=device(a))  # type: ignore[no-any-return]
     work, undo = balanced(a)
     cutoff = max(a.shape[-2:]) * eps(a)
     scores = _exact(work, cutoff, seed) if method == "exact" else _sketched(work, cutoff, seed)

@@ -10,7 +10,7 @@ from typing import Any
 from .._core.dispatch import op
 from .._core.dtypes import dtype_name
 from .._core.linalg import adjoint
-from .._core.namespace import namespace
+from .._core.namespace import device, namespace
 from .normal_equations import residual_gradient
 from .refine import ENOUGH, Refined, figures, refined, stepped
 from .results import LstsqMethod
@@ -79,7 +79,7 @@ def _pays(a: Any, b: Any, request: Request) -> bool:
 def _start(a: Any, b: Any, request: Request) -> Start | None:
     """By the whole Gram matrix; None where squares leave the range, or the condition number is too large."""
     xp, d, g = namespace(a), a.shape[-1], rough_gram(a)
-    zeros = xp.zeros((d, b.shape[-1]), dtype=b.dtype)
+    zeros = xp.zeros((d, b.shape[-1]), dtype=b.dtype, device=device(b))
     c, squares_of_b = residual_gradient(a, b, zeros)
     if not _is_held(g) or not bool(xp.all(xp.isfinite(squares_of_b))):
         return None

@@ -7,7 +7,7 @@ from typing import Any
 from .._core.dispatch import op
 from .._core.dtypes import is_complex
 from .._core.linalg import nan_unless
-from .._core.namespace import namespace
+from .._core.namespace import device, namespace
 from .normal_equations import widened
 from .results import LstsqMethod, LstsqStatus, Stat
 from .solution import Solution, by_method
@@ -44,7 +44,7 @@ def _judged(found: Solution) -> tuple[Any, Any, Any]:
     """With a status that says which solutions are not to be kept."""
     xp, stats = namespace(found.x), found.stats
     bad = xp.full_like(stats, LstsqStatus.NOT_BACKWARD_STABLE.value)
-    column = xp.arange(len(Stat)) == Stat.STATUS.value
+    column = xp.arange(len(Stat), device=device(stats)) == Stat.STATUS.value
     stats = xp.where(column & ~found.accepted[..., None, None], bad, stats)
     definite = xp.isfinite(stats[..., Stat.CONDITION.value])
     return nan_unless(definite[..., None, :], found.x), found.p, stats

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from .._core.dtypes import eps, is_complex
 from .._core.linalg import adjoint, identity_like, running_sum, thin_svd
-from .._core.namespace import is_traced, namespace
+from .._core.namespace import device, is_traced, namespace
 from .normal_equations import squares
 from .operators import sjlt
 from .sources import Source
@@ -94,8 +94,8 @@ def with_ridge(a: Any, b: Any, ridge: Any) -> tuple[Any, Any]:
         return a, b
     xp = namespace(a)
     d = a.shape[-1]
-    rows = xp.astype(xp.sqrt(ridge), a.dtype)[..., :, None] * xp.eye(d, dtype=a.dtype)
-    below = xp.zeros((*b.shape[:-2], d, b.shape[-1]), dtype=b.dtype)
+    rows = xp.astype(xp.sqrt(ridge), a.dtype)[..., :, None] * xp.eye(d, dtype=a.dtype, device=device(a))
+    below = xp.zeros((*b.shape[:-2], d, b.shape[-1]), dtype=b.dtype, device=device(b))
     rows = xp.broadcast_to(rows, (*a.shape[:-2], d, d))
     return xp.concat([a, rows], axis=-2), xp.concat([b, below], axis=-2)
 

@@ -14,7 +14,7 @@ from .._core.autodiff import constant
 from .._core.dispatch import kernel
 from .._core.dtypes import compute_precision, dtype_name, eps, real_dtype
 from .._core.linalg import adjoint, departure, identity_like
-from .._core.namespace import device, device_kind, namespace
+from .._core.namespace import device, device_kind, is_traced, namespace
 from .._core.results import mask_members, warn_unconverged
 from .._core.scaling import balance
 from .._core.typing import ArrayT
@@ -30,7 +30,8 @@ from .plan import STATS_WIDTH, Stat
 from .request import Coefficients, Request, requested, schedule_for
 
 SIDES = ("right", "left")
-# Where "auto" factorizes by measuring; accelerators run a static plan of products unless a backend measures there.
+# Where "auto" factorizes by measuring; accelerators run a static plan of products unless a backend measures there, and
+# look at what comes out.
 MEASURED = ("cpu", "traced")
 
 # What the kernels below run.
@@ -338,12 +339,23 @@ def _factors(y: Any, request: Request, side: str | None) -> tuple[Any, Any, Any]
         u, stats = unitary_factor(tall, **_full(request))
     else:
         u, stats = scheduled_factor(tall, schedule=schedule)
+        in_doubt = not measures and schedule_for(request, dtype_name(y), measures=True) is None
+        if in_doubt and not is_traced(u) and not _has_orthonormal_columns(u):
+            u, stats = unitary_factor(tall, **_full(request))
     u = adjoint(u) if wide else u
     if side is None:
         h = namespace(y).zeros((*y.shape[:-2], 0, 0), dtype=y.dtype, device=device(y))
     else:
         h = hermitian_factor(u, y) if side == "right" else hermitian_factor(adjoint(u), adjoint(y))
     return u, h, stats
+
+
+def _has_orthonormal_columns(u: Any) -> bool:
+    """Whether concrete ``u`` (..., m, n) with m >= n has them to rounding, in every member of a stack."""
+    whole = compute_precision(u)
+    gram = adjoint(whole) @ whole
+    enough = 10 * max(u.shape[-1], 1) ** 0.5 * eps(whole)
+    return bool(namespace(u).all(departure(whole, identity_like(gram)) <= enough))
 
 
 def _full(request: Request) -> dict[str, Any]:

@@ -95,6 +95,10 @@ def _refuse_unused(name: str, method: str, tol: float | None, *, with_coefficien
         raise OptionError(message)
 
 
+# Looked up, since Dynamo of some versions cannot make a member of an enumeration from its value.
+_KINDS = {kind.value: kind for kind in StepKind}
+
+
 def schedule_for(request: Request, dtype: str, *, measures: bool) -> Schedule | None:
     """The static schedule that the options select, or None for a factorization to full accuracy.
 
@@ -104,7 +108,7 @@ def schedule_for(request: Request, dtype: str, *, measures: bool) -> Schedule | 
     if plain is None:
         return None
     normalization, steps, *rest = plain
-    return Schedule(normalization, tuple(Step(StepKind(k), c) for k, c in steps), *rest)
+    return Schedule(normalization, tuple(Step(_KINDS[k], c) for k, c in steps), *rest)
 
 
 @static

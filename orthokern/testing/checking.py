@@ -161,7 +161,10 @@ def check(declaration: Declaration, case: Case, setting: Setting, *, repeats: in
     except Exception as failure:  # noqa: BLE001 - whatever a backend raises is a failed row, not a crash
         return row._replace(verdict="fail", reason=f"{type(failure).__name__}: {failure}")
     row = row._replace(ran={decision.op: decision.backend for decision in report})
-    row = _judged(row, declaration, case, inputs, out)
+    try:
+        row = _judged(row, declaration, case, inputs, out)
+    except Exception as failure:  # noqa: BLE001 - a result that cannot even be judged is a failed row as well
+        return row._replace(verdict="fail", reason=f"cannot be judged: {failure}")
     return _with_times(row, call, setting, repeats) if repeats else row
 
 

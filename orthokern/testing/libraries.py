@@ -20,6 +20,8 @@ MODULES = {
     "array_api_strict": "array_api_strict",
     "cupy": "cupy",
 }
+# Devices that array-api-strict pretends to have; a mixture of arrays of two is an error there.
+STRICT_DEVICES = ("device1", "device2")
 _COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 
@@ -40,7 +42,7 @@ def missing(library: str, device: str = "cpu") -> str | None:
 
 def _without(library: str, device: str) -> str | None:
     """Why ``library``, which is installed, has no arrays on ``device``."""
-    on_host = device == "cpu"
+    on_host = device == "cpu" or (library == "array_api_strict" and device in STRICT_DEVICES)
     if library in HOST_ONLY or (library == "cupy" and on_host):
         return None if on_host and library != "cupy" else f"{library} has no arrays on {device}"
     try:
@@ -121,6 +123,8 @@ def to_library(
         return module.device_put(module.numpy.asarray(array), place)
     if library == "dask":
         return module.from_array(laid, chunks=-1)
+    if library == "array_api_strict" and device != "cpu":
+        return module.asarray(array, device=module.Device(device))
     return module.asarray(array)
 
 
@@ -133,5 +137,7 @@ def to_numpy(x: Any) -> np.ndarray:
         x = x if x.is_complex() else x.double()
     if hasattr(x, "get") and not hasattr(x, "keys"):
         x = x.get()
+    if getattr(getattr(x, "device", None), "_device", None) in STRICT_DEVICES:
+        x = x.to_device(type(x.device)("CPU_DEVICE"))
     array = np.asarray(x)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)

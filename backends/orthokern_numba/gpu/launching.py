@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+import numpy as np
 
 Extent = int | tuple[int, int]
 
@@ -43,15 +47,42 @@ class _CurrentDevice:
 
     def __call__(self, kernel: Any, blocks: Extent, threads: Extent, *arguments: Any) -> None:
         """Start ``kernel``; nothing is waited for."""
-        kernel[blocks, threads, self._stream()](*map(self._seen, arguments))
+        with _few_blocks():
+            launch = kernel[blocks, threads, self._stream()]
+        launch(*map(self._seen, arguments))
+
+
+@contextmanager
+def _few_blocks() -> Iterator[None]:
+    """A block in which numba-cuda does not warn of small grids: a small problem has no more blocks."""
+    config = importlib.import_module("numba.cuda.dispatcher").config
+    before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+    try:
+        yield
+    finally:
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+
+@functools.cache
+def _numba_cuda() -> Any:
+    """``numba.cuda``, ready to compile: numba-cuda 0.30 asks for a name that NumPy 2.5 has dropped."""
+    missing = not hasattr(np, "row_stack")
+    if missing:
+        np.row_stack = np.vstack
+    try:
+        importlib.import_module("numba.cuda.np.arrayobj")
+    finally:
+        if missing:
+            del np.row_stack
+    return importlib.import_module("numba.cuda")
 
 
 @contextmanager
 def on_device(x: Any) -> Iterator[Launcher]:
     """Launcher for the device that holds the CuPy array ``x``, which is the current one inside the block."""
     import cupy  # pyright: ignore[reportMissingImports]
-    from numba import cuda
 
+    cuda = _numba_cuda()
     # Numba keeps an account of its own of the current device.
     with x.device, cuda.gpus[x.device.id]:
         yield _CurrentDevice(cupy, cuda)

@@ -14,11 +14,12 @@ import sysconfig
 from pathlib import Path
 
 import cupy
+import numpy as np
 import pytest
 from cuda.bindings import nvrtc
 from cuda.core import Program, ProgramOptions
 from cuda.pathfinder import find_nvidia_header_directory
-from orthokern_cupy.kernels import KERNELS, PREAMBLE, Elementwise, kernel
+from orthokern_cupy.kernels import KERNELS, PREAMBLE, Elementwise, kernel, written_out
 
 ARCHITECTURES = ("sm_80", "sm_90")
 TYPES = {
@@ -32,6 +33,8 @@ MOST_REGISTERS = 64
 DOUBLE = re.compile(r"^\s*(?:@\S+\s+)?(\w\S*\.f64\S*)", re.MULTILINE)
 # Dimensions, whether there are no gaps, whether 32 bits are enough to count.
 LAYOUTS = {"strided": "3, false, false", "contiguous": "1, true, true"}
+# Arguments that are handed on as numbers, not as arrays.
+NUMBERS = {"a", "b", "c", "limit", "width", "height"}
 HEADERS = """
 #include <cupy/complex.cuh>
 #include <cupy/carray.cuh>
@@ -43,7 +46,12 @@ def bound(dtype, parameter):
     """C++ type of a declared argument."""
     plain = TYPES[dtype]
     real = "float" if "float>" in plain or plain == "float" else "double"
-    return {"T": plain, "R": real, "int32": "int"}[parameter]
+    return {"T": plain, "R": real, real_name(dtype): real, "int32": "int"}[parameter]
+
+
+def real_name(dtype):
+    """The dtype of real parts."""
+    return np.zeros(1, dtype).real.dtype.name
 
 
 def declared(text):
@@ -54,10 +62,9 @@ def elementwise(entry, dtype, name, layout="strided"):
     """The kernel around one operation."""
     arguments, reads = [], []
     outputs = declared(entry.outputs)
-    scalars = {"a", "b", "c", "limit", "width", "height"}
     for *raw, kind, variable in (*declared(entry.inputs), *outputs):
         c_type = bound(dtype, kind)
-        if variable in scalars:
+        if variable in NUMBERS:
             arguments.append(f"{c_type} {variable}")
             continue
         is_output = [kind, variable] in outputs
@@ -168,8 +175,13 @@ def faults(source, dtype, architecture, folder):
     return found, registers
 
 
+def entry_of(name, dtype):
+    """The text that CuPy sees."""
+    return written_out(KERNELS[name], real_name(dtype))
+
+
 def source_of(name, dtype):
-    entry = KERNELS[name]
+    entry = entry_of(name, dtype)
     frame = elementwise if isinstance(entry, Elementwise) else reduction
     return frame(entry, dtype, f"orthokern_{name}")
 
@@ -187,25 +199,41 @@ def test_a_kernel_passes_the_gates(name, dtype, architecture, tmp_path, record_p
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", [n for n, e in KERNELS.items() if isinstance(e, Elementwise)])
 def test_arrays_without_gaps_too(name, dtype, tmp_path):
-    source = elementwise(KERNELS[name], dtype, "contiguous", "contiguous")
+    source = elementwise(entry_of(name, dtype), dtype, "contiguous", "contiguous")
     assert not faults(source, dtype, "sm_90", tmp_path)[0]
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_cupy_takes_the_declarations(name):
-    made = kernel(name, cupy)
-    entry = KERNELS[name]
-    counts = [len(declared(text)) for text in (entry.inputs, entry.outputs)]
-    assert made.nargs == sum(counts)
-    assert made.name == f"orthokern_{name}"
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", [n for n, e in KERNELS.items() if isinstance(e, Elementwise)])
+def test_cupy_knows_every_type(name, dtype):
+    """By its own rule, which learns placeholders from arrays alone."""
+    made = kernel(name, np.zeros(1, dtype), cupy)
+    entry = entry_of(name, dtype)
+    real = real_name(dtype)
+    kinds = {"T": np.dtype(dtype), real: np.dtype(real)}
+    given = [
+        None if variable in NUMBERS else kinds[kind]
+        for *_, kind, variable in declared(entry.inputs)
+    ]
+    outputs = [kinds[kind] for kind, _ in declared(entry.outputs)]
+    found, results, _ = made._decide_params_type(tuple(given), ())
+    assert [np.dtype(t) for t in results] == outputs
+    assert [np.dtype(t) for t, g in zip(found, given, strict=True) if g] == [g for g in given if g]
+    assert made.name == f"orthokern_{name}_{real}"
 
 
 # The gear
 
 
 def planted(statement, dtype="float32"):
-    entry = Elementwise("T x, R a, int32 width", "T z", statement)
+    entry = written_out(Elementwise("T x, R a, int32 width", "T z", statement), "float32")
     return elementwise(entry, dtype, "planted")
+
+
+def test_a_type_that_only_numbers_have_is_found():
+    made = cupy.ElementwiseKernel("T x, R a", "T y", "y = x * a", "planted")
+    with pytest.raises(KeyError, match="R"):
+        made._decide_params_type((np.dtype("float32"), None), ())
 
 
 def test_a_literal_in_double_precision_is_found(tmp_path):

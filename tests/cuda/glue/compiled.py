@@ -21,7 +21,6 @@ C_NAMES = {
     "complex128": "complex<double>",
     "int32": "int",
 }
-REAL = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
 
 # What the headers that CuPy includes offer, as far as the kernels use it; no header here, which keeps it fast.
 PROLOGUE = """
@@ -60,27 +59,28 @@ def parameters(text):
 
 
 def types(kernel, declared, arguments):
-    """The dtype of each placeholder; an argument of another dtype than its neighbours, or without one, is refused."""
+    """The dtype of each placeholder, which arrays tell and numbers do not.
+
+    An argument of another dtype than its neighbours, or without one, is refused.
+    """
     bound = {}
     for parameter, argument in zip(declared, arguments, strict=False):
         if not isinstance(argument, np.ndarray | np.generic):
             message = f"{kernel}: {parameter.name} is a Python {type(argument).__name__}, handed on in 8 bytes"
             raise TypeError(message)
-        name = argument.dtype.name
-        wanted = (
-            bound.setdefault(parameter.type, name) if len(parameter.type) == 1 else parameter.type
-        )
+        name, wanted = argument.dtype.name, parameter.type
+        if len(wanted) == 1:
+            if isinstance(argument, np.generic):
+                continue
+            wanted = bound.setdefault(wanted, name)
         if name != wanted:
             message = f"{kernel}: {parameter.name} has dtype {name}, expected {wanted}"
             raise TypeError(message)
-    if "R" in bound and bound["R"] != REAL[bound.get("T", bound["R"])]:
-        message = f"{kernel}: R is {bound['R']} beside T = {bound['T']}"
-        raise TypeError(message)
     for parameter in declared:
         if len(parameter.type) == 1 and parameter.type not in bound:
-            message = f"{kernel}: nothing tells what {parameter.type} is"
-            raise TypeError(message)
-    return bound | {"int32": "int32"}
+            message = f"{kernel}: no array tells what {parameter.type} is"
+            raise KeyError(message)
+    return bound | {name: name for name in C_NAMES}
 
 
 @functools.cache
@@ -156,7 +156,7 @@ def reduction(source, bound, x, out, axes):
     data = np.ascontiguousarray(np.transpose(x, (*kept, *axes)))
     inner = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
     text = f"""{PROLOGUE}{preamble}
-{typedefs(bound)}
+{typedefs(bound)} typedef {C_NAMES[out.dtype.name]} R;
 static inline R contributed(const T x) {{ return {contribution}; }}
 static inline R joined(R a, R b) {{ return {joined}; }}
 extern "C" void run(long long outer, long long inner, const T* data, R* out) {{

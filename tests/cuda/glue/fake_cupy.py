@@ -29,16 +29,15 @@ syncs = Counter()
 
 
 class Device:
-    """A CUDA device by number."""
+    """A CUDA device by number; it cannot be hashed."""
+
+    __hash__ = None
 
     def __init__(self, number=0):
         self.id = number
 
     def __eq__(self, other):
         return isinstance(other, Device) and other.id == self.id
-
-    def __hash__(self):
-        return hash(self.id)
 
     def __enter__(self):
         return self

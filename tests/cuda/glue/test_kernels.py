@@ -58,7 +58,7 @@ def test_diagonal_shifts(cp, dtype):
     )
     number = np.float32 if dtype in ("float32", "complex64") else np.float64
     h = device(cp, (2, 4, 4), dtype, seed=1)
-    found = kernel("quadratic", cp)(g, h, number(5), number(-1), number(2), np.int32(4))
+    found = kernel("quadratic", g, cp)(g, h, number(5), number(-1), number(2), np.int32(4))
     np.testing.assert_allclose(
         read(found), 5 * np.eye(4) - read(g) + 2 * read(h), rtol=20 * eps, atol=20 * eps
     )
@@ -68,7 +68,7 @@ def test_diagonal_shifts(cp, dtype):
 def test_newtons_average_conjugates(cp, dtype):
     x, y = device(cp, (4, 4), dtype), device(cp, (4, 4), dtype, seed=1)
     number = np.float32 if dtype in ("float32", "complex64") else np.float64
-    found = kernel("newton", cp)(x, cp.swapaxes(y, -1, -2), number(2), number(3))
+    found = kernel("newton", x, cp)(x, cp.swapaxes(y, -1, -2), number(2), number(3))
     expected = 2 * read(x) + 3 * read(y).conj().T
     np.testing.assert_allclose(read(found), expected, rtol=1e-5 if number is np.float32 else 1e-14)
 
@@ -138,24 +138,37 @@ def test_no_kernel_holds_a_literal_in_double_precision():
 def test_a_python_number_is_refused(cp):
     x = device(cp, (2, 2))
     with pytest.raises(TypeError, match="a is a Python float, handed on in 8 bytes"):
-        kernel("affine", cp)(x, 1.0, ONE, np.int32(2))
+        kernel("affine", x, cp)(x, 1.0, ONE, np.int32(2))
     with pytest.raises(TypeError, match="width is a Python int"):
-        kernel("affine", cp)(x, ONE, ONE, 2)
+        kernel("affine", x, cp)(x, ONE, ONE, 2)
 
 
 def test_numbers_of_another_precision_are_refused(cp):
     x = device(cp, (2, 2), "float32")
-    with pytest.raises(TypeError, match="R is float64 beside T = float32"):
-        kernel("affine", cp)(x, ONE, ONE, np.int32(2))
+    with pytest.raises(TypeError, match="a has dtype float64, expected float32"):
+        kernel("affine", x, cp)(x, ONE, ONE, np.int32(2))
     with pytest.raises(TypeError, match="width has dtype int64, expected int32"):
-        kernel("affine", cp)(device(cp, (2, 2)), ONE, ONE, np.int64(2))
+        kernel("affine", ONE, cp)(device(cp, (2, 2)), ONE, ONE, np.int64(2))
     with pytest.raises(TypeError, match="y has dtype float64, expected float32"):
-        kernel("hermitian", cp)(x, device(cp, (2, 2)))
+        kernel("hermitian", x, cp)(x, device(cp, (2, 2)))
+
+
+def test_a_placeholder_that_only_numbers_have_is_refused(cp):
+    """CuPy asks arrays alone for the types, and ends in a KeyError of the placeholder's name."""
+    x = device(cp, (2, 2), "float32")
+    scaled = cp.ElementwiseKernel("T x, R a", "T y", "y = x * a", "scaled", preamble="")
+    with pytest.raises(KeyError, match="no array tells what R is"):
+        scaled(x, np.float32(2))
+
+
+def test_devices_cannot_be_hashed(cp):
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(device(cp, (2, 2)).device)
 
 
 def test_a_missing_argument_is_refused(cp):
     with pytest.raises(AssertionError, match="orthokern_blend"):
-        kernel("blend", cp)(device(cp, (2, 2)), device(cp, (2, 2)), ONE)
+        kernel("blend", x, cp)(device(cp, (2, 2)), device(cp, (2, 2)), ONE)
 
 
 def test_host_memory_among_device_arrays_is_refused(cp):
