@@ -82,3 +82,28 @@ def _hermitian_factor(u: Any, x: Any) -> Any:
     from .spectral import hermitian_factor
 
     return hermitian_factor(u, x, cp=_cupy())
+
+
+def _empty(x: Any, *others: Any, **static: Any) -> str | None:
+    return "serves matrices with entries" if 0 in x.shape else _wrong_dtype(x, *others)
+
+
+@backend.implements("gram_whitener", when=_empty)
+def _gram_whitener(g: Any) -> Any:
+    from .whitening import gram_whitener
+
+    return gram_whitener(g, cp=_cupy())
+
+
+@backend.implements("triangular_whitener", when=_empty)
+def _triangular_whitener(r: Any, *, cutoff: float) -> Any:
+    from .whitening import triangular_whitener
+
+    return triangular_whitener(r, cutoff=cutoff, cp=_cupy())
+
+
+@backend.implements("damped_norms", when=_empty)
+def _damped_norms(f: Any, shift: Any, v: Any) -> Any:
+    from .whitening import damped_norms
+
+    return damped_norms(f, shift, v, cp=_cupy())

@@ -154,8 +154,8 @@ def lifted(function):
 
 
 NAMES = """
-    abs arange ascontiguousarray broadcast_to concatenate conj cos diagonal empty eye full matmul max maximum
-    minimum ones_like real sqrt stack sum swapaxes where zeros zeros_like
+    abs all arange ascontiguousarray broadcast_to concatenate conj cos diagonal empty eye full isfinite matmul max
+    maximum min minimum ones_like real sqrt stack sum swapaxes triu where zeros zeros_like
 """
 for _name in NAMES.split():
     globals()[_name] = lifted(getattr(np, _name))
@@ -254,7 +254,7 @@ class ElementwiseKernel:
         ]
         shape = np.broadcast_shapes(*shapes)
         results = given[count:] or [np.empty(shape, types[p.type]) for p in self.outputs]
-        assert all(a.flags.c_contiguous and a.shape == shape for a in results)
+        assert {(a.flags.c_contiguous, a.shape) for a in results} == {(True, shape)}
         compiled.elementwise(self.source, types, given[:count], results, shape, self.inputs)
         found = wrapped(tuple(results))
         return found[0] if len(found) == 1 else found

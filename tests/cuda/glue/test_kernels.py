@@ -168,7 +168,7 @@ def test_devices_cannot_be_hashed(cp):
 
 def test_a_missing_argument_is_refused(cp):
     with pytest.raises(AssertionError, match="orthokern_blend"):
-        kernel("blend", x, cp)(device(cp, (2, 2)), device(cp, (2, 2)), ONE)
+        kernel("blend", ONE, cp)(device(cp, (2, 2)), device(cp, (2, 2)), ONE)
 
 
 def test_host_memory_among_device_arrays_is_refused(cp):
@@ -195,7 +195,7 @@ def test_every_look_of_the_host_is_counted(cp):
 def test_a_wrong_kernel_gives_wrong_numbers(cp):
     """What runs is the text, not a twin of it."""
     x = device(cp, (3, 3))
-    entry = kernels.KERNELS["blend"]
+    entry = kernels.written_out(kernels.KERNELS["blend"], "float64")
     wrong = cp.ElementwiseKernel(
         entry.inputs, entry.outputs, "z = x * a - y * b", "wrong", preamble=kernels.PREAMBLE
     )
