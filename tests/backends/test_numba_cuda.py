@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import types
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -151,7 +153,8 @@ def test_kernels_start_on_the_device_and_the_stream_of_cupy(monkeypatch, handle,
         default_stream=lambda: "default",
     )
     monkeypatch.setitem(sys.modules, "cupy", library)
-    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(cuda=numba_cuda))
+    monkeypatch.setattr(launching, "_numba_cuda", lambda: numba_cuda)
+    monkeypatch.setattr(launching, "_few_blocks", lambda: entered("few blocks", []))
     device = entered("cupy's 3", log)
     device.id = 3
     kernel = Kernel()
@@ -171,12 +174,13 @@ def test_contiguous_arrays_are_not_copied():
 
 
 @pytest.mark.parametrize("op", ["simplex_projection", "ksupport_prox"])
-def test_one_weight_for_each_row_is_taken(op):
+def test_weights_that_broadcast_are_taken(op):
     v = np.ones((2, 3, 4), "float32")
-    assert declined(op, v, np.ones((2, 3, 1), "float32"), k=2) is None
-    for shape in ((1, 3, 1), (3, 1), (2, 3, 4)):
-        assert "one weight for each row" in declined(op, v, np.ones(shape, "float32"), k=2)
-    assert "in its dtype" in declined(op, v, np.ones((2, 3, 1)), k=2)
+    for shape in ((2, 3, 1), (1, 3, 1), (1, 1, 1)):
+        assert declined(op, v, np.ones(shape, "float32"), k=2) is None
+    for shape in ((3, 1), (2, 3, 4), (2, 2, 1)):
+        assert "broadcast against the rows" in declined(op, v, np.ones(shape, "float32"), k=2)
+    assert "in their dtype" in declined(op, v, np.ones((2, 3, 1)), k=2)
     assert "complex128" in declined(op, np.ones((2, 3)) * 1j, np.ones((2, 1)) * 1j, k=2)
 
 
@@ -191,3 +195,32 @@ def test_sweeps_of_one_batch_are_taken():
         "complex128": (beta * 1j, cost * 1j, weight * 1j),
     }.items():
         assert reason in declined("entropic_sweep", *given)
+
+
+def test_small_grids_start_without_a_warning(monkeypatch):
+    """Only the launch itself: what else the user does with Numba warns as before."""
+    module = types.ModuleType("numba.cuda.dispatcher")
+    module.config = types.SimpleNamespace(CUDA_LOW_OCCUPANCY_WARNINGS=1)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with launching._few_blocks():
+        assert module.config.CUDA_LOW_OCCUPANCY_WARNINGS == 0
+    assert module.config.CUDA_LOW_OCCUPANCY_WARNINGS == 1
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_name_that_numpy_dropped_is_there_for_numba_cuda_alone(monkeypatch, missing):
+    if missing:
+        monkeypatch.delattr(np, "row_stack", raising=False)
+    elif not hasattr(np, "row_stack"):
+        monkeypatch.setattr(np, "row_stack", np.vstack, raising=False)
+    seen = []
+    real = importlib.import_module
+
+    def asked(name):
+        seen.append((name, hasattr(np, "row_stack")))
+        return types.ModuleType(name) if name.startswith("numba.cuda") else real(name)
+
+    monkeypatch.setattr(launching.importlib, "import_module", asked)
+    launching._numba_cuda.__wrapped__()
+    assert seen == [("numba.cuda.np.arrayobj", True), ("numba.cuda", not missing)]
+    assert hasattr(np, "row_stack") is not missing

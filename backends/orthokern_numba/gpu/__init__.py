@@ -68,9 +68,13 @@ def _not_broadcastable(x: Any, limit: Any) -> str | None:
     return _not_real(x)
 
 
-def _not_one_weight_each(v: Any, weight: Any, *, k: int) -> str | None:
-    if weight.shape != (*v.shape[:-1], 1) or weight.dtype != v.dtype:
-        return "serves one weight for each row, in its dtype"
+def _not_weights(v: Any, weight: Any, *, k: int) -> str | None:
+    batch = (*v.shape[:-1], 1)
+    broadcasts = weight.ndim == v.ndim and all(
+        size in (1, whole) for size, whole in zip(weight.shape, batch, strict=True)
+    )
+    if not broadcasts or weight.dtype != v.dtype:
+        return "serves weights that broadcast against the rows, in their dtype"
     return _not_real(v)
 
 
@@ -146,7 +150,7 @@ def _cosh_rms(x: Any, guard: Any, *, gamma: float) -> Any:
         return cosh_rms(launch, x, guard, gamma=gamma)
 
 
-@backend.implements("simplex_projection", when=_not_one_weight_each)
+@backend.implements("simplex_projection", when=_not_weights)
 def _simplex_projection(v: Any, z: Any, *, k: int) -> Any:
     from .columns import simplex_projection
     from .launching import on_device
@@ -155,7 +159,7 @@ def _simplex_projection(v: Any, z: Any, *, k: int) -> Any:
         return simplex_projection(launch, v, z, k=k)
 
 
-@backend.implements("ksupport_prox", when=_not_one_weight_each)
+@backend.implements("ksupport_prox", when=_not_weights)
 def _ksupport_prox(v: Any, lam: Any, *, k: int) -> Any:
     from .columns import ksupport_prox
     from .launching import on_device

@@ -23,13 +23,23 @@ def _rows(x: Any) -> Any:
     return contiguous(x).reshape(-1, x.shape[-1])
 
 
+def _one_each(launch: Launcher, weight: Any, v: Any) -> Any:
+    """``weight`` (..., 1), which broadcasts against the rows of ``v``, as one number for each of them."""
+    shape = (*v.shape[:-1], 1)
+    if weight.shape == shape:
+        return contiguous(weight).reshape(-1)
+    spread = launch.empty(shape, v.dtype)
+    spread[...] = weight
+    return spread.reshape(-1)
+
+
 def simplex_projection(launch: Launcher, v: Any, z: Any, *, k: int) -> Any:
     """Projection of the ``k`` largest entries of each row of ``v`` (..., n) on the simplex of sum ``z`` (..., 1)."""
     out = launch.empty(v.shape, v.dtype)
     if out.size:
         word, sign = _WORDS[str(v.dtype)]
         rows = _rows(v)
-        given = contiguous(z).reshape(-1), np.uint64(sign), np.int64(k)
+        given = _one_each(launch, z, v), np.uint64(sign), np.int64(k)
         kernel = kernels.projection_kernel(str(v.dtype))
         team = team_size(rows.shape[1])
         launch(kernel, rows.shape[0], team, rows, rows.view(word), *given, _rows(out))
@@ -42,7 +52,7 @@ def ksupport_prox(launch: Launcher, v: Any, lam: Any, *, k: int) -> tuple[Any, A
     if t.size:
         word, sign = _WORDS[str(v.dtype)]
         rows = _rows(v)
-        given = contiguous(lam).reshape(-1), np.uint64(sign), np.int64(k)
+        given = _one_each(launch, lam, v), np.uint64(sign), np.int64(k)
         kernel, team = kernels.prox_kernel(str(v.dtype)), team_size(rows.shape[1])
         out = _rows(t), w.reshape(-1)
         launch(kernel, rows.shape[0], team, rows, rows.view(word), *given, *out)

@@ -58,6 +58,16 @@ def test_proximal_maps_of_every_length(everywhere, rng, shape, dtype):
         close_to_the_body(found, ksupport_prox, v, lam, k, 1.0)
 
 
+def test_one_weight_for_all_rows(everywhere, rng):
+    v = rng.standard_normal((2, 3, 7))
+    for weight in (np.full((1, 1, 1), 0.7), rng.random((2, 1, 1)), rng.random((1, 3, 1))):
+        whole = np.broadcast_to(weight, (2, 3, 1)).copy()
+        found = everywhere(lambda place, w=weight: projected(place, v, w, 3))
+        np.testing.assert_array_equal(found, everywhere(lambda place, w=whole: projected(place, v, w, 3)))
+        levels = everywhere(lambda place, w=weight: columns.ksupport_prox(place, v, w, k=3)[1])
+        assert levels.shape == (2, 3, 1)
+
+
 def test_known_answers():
     v = np.array([[0.5, 1.0, 0.75, 1.0], [3.0, 2.0, 1.0, 0.0]])
     found = projected(Place(), v, np.ones((2, 1)), 2)
