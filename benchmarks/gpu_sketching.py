@@ -179,9 +179,7 @@ def tasks(*, dry: bool) -> list[Task]:
         name = f"sketch to {ROWS} rows, {tall[0]}x{tall[1]}, {dtype}"
         found.append(Task(name, dtype, partial(gaussian, *tall), _sketches, _departure))
         name = f"QR, {tall[0]}x{tall[1]}, {dtype}"
-        found.append(
-            Task(name, dtype, partial(gaussian, *tall), _factorizations, orthogonality)
-        )
+        found.append(Task(name, dtype, partial(gaussian, *tall), _factorizations, orthogonality))
         name = f"20 singular values, {matrix[0]}x{matrix[1]}, {dtype}"
         found.append(Task(name, dtype, partial(_decayed, *matrix), _svds, _low_rank))
     return found

@@ -11,7 +11,8 @@ from typing import Any
 from orthokern.testing import Outcome, Selection
 from orthokern.testing.validation import Job, jobs, run
 
-# What is looked at first, should the time not suffice: the backends' own code on each library, then the bodies.
+# What is looked at first, should the time not suffice: the backends' own code, then the bodies. JAX comes last, since it
+# compiles for seconds what it then does once.
 BACKENDS = ("numba_cuda", "cupy", "array-api")
 LIBRARIES = ("cupy", "torch", "jax")
 # Seconds to wait for rows before the clock is looked at again, and for a process to end.
@@ -21,10 +22,10 @@ PATIENCE = 1.0
 def ordered(wanted: list[Job]) -> list[int]:
     """Places of the jobs in ``wanted``, in the order they are to run."""
 
-    def rank(place: int) -> tuple[bool, int, int]:
+    def rank(place: int) -> tuple[bool, bool, int, int]:
         setting = wanted[place].setting
-        library = LIBRARIES.index(setting.library)
-        return (setting.backend == BACKENDS[-1], library, BACKENDS.index(setting.backend or ""))
+        library, backend = LIBRARIES.index(setting.library), BACKENDS.index(setting.backend or "")
+        return (setting.library == "jax", setting.backend == BACKENDS[-1], library, backend)
 
     return sorted(range(len(wanted)), key=rank)
 

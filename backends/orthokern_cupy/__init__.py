@@ -107,3 +107,31 @@ def _damped_norms(f: Any, shift: Any, v: Any) -> Any:
     from .whitening import damped_norms
 
     return damped_norms(f, shift, v, cp=_cupy())
+
+
+@backend.implements("normal_equations", when=_empty)
+def _normal_equations(a: Any, b: Any) -> Any:
+    from .rows import normal_equations
+
+    return normal_equations(a, b, cp=_cupy())
+
+
+@backend.implements("residual_gradient", when=_empty)
+def _residual_gradient(a: Any, b: Any, x: Any) -> Any:
+    from .rows import residual_gradient
+
+    return residual_gradient(a, b, x, cp=_cupy())
+
+
+@backend.implements("whitened_gram", when=_empty)
+def _whitened_gram(a: Any, p: Any) -> Any:
+    from .rows import whitened_gram
+
+    return whitened_gram(a, p, cp=_cupy())
+
+
+@backend.implements("thin_qr", when=_empty)
+def _thin_qr(a: Any, *, seed: int) -> Any:
+    from .rows import thin_qr
+
+    return thin_qr(a, cp=_cupy())

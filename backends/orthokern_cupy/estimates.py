@@ -12,6 +12,8 @@ from .library import adjoint, frobenius, lengths, real, safe
 
 # Vectors at once, and the steps for norms, for inverses and for what is small and of both signs.
 VECTORS = 8
+# Devices add up the terms of a product one after the other; sums of so many keep errors at the root of their number.
+PART = 256
 UPPER_STEPS, LOWER_STEPS, DEPARTURE_STEPS = 8, 4, 16
 
 
@@ -69,8 +71,17 @@ def skewness(x: Any, u: Any, cp: Any) -> Any:
     return frobenius(skew, cp) * real(x)(0.5 / VECTORS**0.5)
 
 
+def product(x: Any, v: Any, cp: Any) -> Any:
+    """``X V`` with its sums in parts: in one go those of a probe with n terms err by more than what it looks for."""
+    starts = range(PART, x.shape[-1], PART)
+    total = cp.matmul(x[..., :PART], v[..., :PART, :])
+    for i in starts:
+        total = total + cp.matmul(x[..., i : i + PART], v[..., i : i + PART, :])
+    return total
+
+
 def departure(u: Any, cp: Any) -> Any:
     """Estimate of ``||U^H U - I||_F``, shape (...)."""
     v = gaussian(u.shape[-1], u, cp)
-    missed = cp.matmul(adjoint(u, cp), cp.matmul(u, v)) - v
+    missed = product(adjoint(u, cp), product(u, v, cp), cp) - v
     return frobenius(missed, cp) * real(u)(VECTORS**-0.5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .estimates import gain, spread
 from .library import adjoint, epsilon, frobenius, host, real, real_diagonal, solve_triangular
 from .steps import identity_like
 
@@ -15,6 +16,8 @@ from .steps import identity_like
 FLOOR = 30.0
 # How far an estimate in the 1-norm may be off where rounding decides; a chosen cutoff is told from it by a safe margin.
 DOUBT, CHOSEN = 2.0, 1e-8
+# Steps of the power method where the 1-norm leaves a doubt.
+STEPS = 10
 # A shifted Gram matrix is factorized while the square of the smallest pivot is so many eps of the largest.
 PIVOT = 1e3
 # Entries of ``R^H R - G`` in eps of the number of columns, which a factorization that went to its end keeps to.
@@ -28,15 +31,15 @@ def gram_whitener(g: Any, *, cp: Any) -> tuple[Any, Any, Any]:
 
     No wait for the device; ``rcond`` (...) is that of the 1-norm.
     """
-    r, spread = _cholesky(g, cp)
+    r, ratio = cholesky(g, cp)
     p = _inverse(r, cp)
     rcond = _reciprocal_condition(r, p, cp)
-    good = (spread > 0) & (rcond > real(g)(epsilon(g) ** 2))
+    good = (ratio > 0) & (rcond > real(g)(epsilon(g) ** 2))
     eye, each = identity_like(g, cp), good[..., None, None]
     return cp.where(each, p, eye), cp.where(each, r, eye), cp.where(good, rcond, real(g)(0))
 
 
-def _cholesky(g: Any, cp: Any) -> tuple[Any, Any]:
+def cholesky(g: Any, cp: Any) -> tuple[Any, Any]:
     """``(R, smallest pivot over the largest)`` (...), the latter 0 where the factorization did not go to its end."""
     r = adjoint(cp.linalg.cholesky(g), cp)
     pivots, top = real_diagonal(r, cp), cp.max(real_diagonal(g, cp), axis=-1)
@@ -68,9 +71,22 @@ def _norm(x: Any, cp: Any) -> Any:
 
 def _reciprocal_condition(r: Any, p: Any, cp: Any) -> Any:
     """Of R with the inverse P, in the 1-norm; 0 where either is not finite."""
-    product = _norm(r, cp) * _norm(p, cp)
-    known = (product > 0) & (product < real(r)(math.inf))
-    return cp.where(known, 1 / cp.where(known, product, real(r)(1)), real(r)(0))
+    return _reciprocal(_norm(r, cp) * _norm(p, cp), cp)
+
+
+def _reciprocal(condition: Any, cp: Any) -> Any:
+    known = (condition > 0) & (condition < real(condition)(math.inf))
+    return cp.where(known, 1 / cp.where(known, condition, real(condition)(1)), real(condition)(0))
+
+
+def _sharper_condition(r: Any, p: Any, cp: Any) -> Any:
+    """The same in the 2-norm, from above."""
+    start = spread(r.shape[-1], r, cp)
+    sizes = [
+        gain(lambda v, x=x: cp.matmul(adjoint(x, cp), cp.matmul(x, v)), start, STEPS, cp)
+        for x in (r, p)
+    ]
+    return _reciprocal(cp.sqrt(sizes[0]) * cp.sqrt(sizes[1]), cp)
 
 
 def triangular_whitener(r: Any, *, cutoff: float, cp: Any) -> tuple[Any, Any, Any, Any]:
@@ -79,8 +95,12 @@ def triangular_whitener(r: Any, *, cutoff: float, cp: Any) -> tuple[Any, Any, An
     p = _inverse(upper, cp)
     rcond = _reciprocal_condition(upper, p, cp)
     sure = d * cutoff if cutoff > CHOSEN else DOUBT * cutoff
+    floor = FLOOR * d * epsilon(r)
     (least,) = host([cp.min(rcond)], cp)
-    if least > max(FLOOR * d * epsilon(r), sure):
+    if not least > max(floor, sure) and cutoff <= CHOSEN:
+        rcond, sure = _sharper_condition(upper, p, cp), cutoff
+        (least,) = host([cp.min(rcond)], cp)
+    if least > max(floor, sure):
         return p, upper, cp.full(rcond.shape, d, dtype=rcond.dtype), rcond
     return _truncated(_finite(upper, cp), cutoff, cp)
 
@@ -118,8 +138,8 @@ def damped_norms(f: Any, shift: Any, v: Any, *, cp: Any) -> Any:
 def _norm_of(f: Any, shift: Any, v: Any, cp: Any) -> Any:
     """None where F may have directions that were left out, or that are rounding errors."""
     d, eye = f.shape[-1], identity_like(f, cp)
-    r, spread = _cholesky(cp.matmul(adjoint(f, cp), f) + shift * eye, cp)
-    row, least = host([cp.min(cp.max(cp.abs(f), axis=-1)), cp.min(spread)], cp)
+    r, ratio = cholesky(cp.matmul(adjoint(f, cp), f) + shift * eye, cp)
+    row, least = host([cp.min(cp.max(cp.abs(f), axis=-1)), cp.min(ratio)], cp)
     if not row > 0:
         return None
     if not least**2 > PIVOT * d * epsilon(f):

@@ -11,10 +11,10 @@ from typing import Any
 from .._core.dispatch import op
 from .._core.dtypes import dtype_name, is_complex
 from .._core.linalg import adjoint
-from .._core.namespace import namespace
+from .._core.namespace import device_kind, namespace
 
-# Numbers of a block of rows whose temporaries stay in cache.
-BLOCK = 2**16
+# Numbers of a block of rows whose temporaries stay in cache; on a device, of few launches.
+BLOCK, DEVICE_BLOCK = 2**16, 2**26
 _DOUBLE = {"float32": "float64", "complex64": "complex128"}
 
 
@@ -39,7 +39,8 @@ def squares(x: Any) -> Any:
 
 def column_squares(a: Any) -> Any:
     """The same of a tall ``a`` (n, d), some rows at a time, so that no copy of all is made."""
-    n, size = a.shape[0], max(1, BLOCK // max(a.shape[-1], 1))
+    numbers = BLOCK if device_kind(a) == "cpu" else DEVICE_BLOCK
+    n, size = a.shape[0], max(1, numbers // max(a.shape[-1], 1))
     parts = [squares(a[i : min(i + size, n), :]) for i in range(0, n, size)]
     return sum(parts[1:], parts[0])
 

@@ -94,7 +94,9 @@ def with_ridge(a: Any, b: Any, ridge: Any) -> tuple[Any, Any]:
         return a, b
     xp = namespace(a)
     d = a.shape[-1]
-    rows = xp.astype(xp.sqrt(ridge), a.dtype)[..., :, None] * xp.eye(d, dtype=a.dtype, device=device(a))
+    rows = xp.astype(xp.sqrt(ridge), a.dtype)[..., :, None] * xp.eye(
+        d, dtype=a.dtype, device=device(a)
+    )
     below = xp.zeros((*b.shape[:-2], d, b.shape[-1]), dtype=b.dtype, device=device(b))
     rows = xp.broadcast_to(rows, (*a.shape[:-2], d, d))
     return xp.concat([a, rows], axis=-2), xp.concat([b, below], axis=-2)

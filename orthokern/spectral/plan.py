@@ -105,17 +105,16 @@ COSTS: dict[str, Costs] = {
         StepKind.CUBIC: 1.6,
         StepKind.QUINTIC: 2.3,
     },
-    # Estimates, not measurements: flops over the share of the speed of products that is published for the
-    # factorizations and triangular solves of large matrices on accelerators, the smaller in single precision.
+    # On an H100 at n = 2048 an inverse takes as long as twenty products; see benchmarks/gpu_steps.py.
     "cuda_float64": {
-        StepKind.NEWTON: 2.4,
-        StepKind.HALLEY: 2.5,
+        StepKind.NEWTON: 20.0,
+        StepKind.HALLEY: 9.0,
         StepKind.CUBIC: 1.7,
         StepKind.QUINTIC: 2.4,
     },
     "cuda_float32": {
-        StepKind.NEWTON: 3.4,
-        StepKind.HALLEY: 3.0,
+        StepKind.NEWTON: 20.0,
+        StepKind.HALLEY: 9.0,
         StepKind.CUBIC: 1.7,
         StepKind.QUINTIC: 2.4,
     },

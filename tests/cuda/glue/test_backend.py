@@ -20,7 +20,8 @@ from . import fake_cupy
 from .conftest import read, with_spectrum
 
 SPECTRAL = {"balance", "unitary_factor", "polar_factors", "scheduled_factor", "hermitian_factor"}
-OPS = SPECTRAL | {"gram_whitener", "triangular_whitener", "damped_norms"}
+ROWS = {"normal_equations", "residual_gradient", "whitened_gram", "thin_qr"}
+OPS = SPECTRAL | ROWS | {"gram_whitener", "triangular_whitener", "damped_norms"}
 
 
 def ran(report):
@@ -80,7 +81,13 @@ def test_the_svd_by_name_is_the_body(cp):
 def test_other_dtypes_are_declined():
     x = np.zeros((2, 2), dtype=np.float16)
     for op in OPS - {"unitary_factor", "polar_factors"}:
-        arrays = {"hermitian_factor": (x, x), "damped_norms": (x, x[0], x)}.get(op, (x,))
+        arrays = {
+            "hermitian_factor": (x, x),
+            "normal_equations": (x, x),
+            "whitened_gram": (x, x),
+            "damped_norms": (x, x[0], x),
+            "residual_gradient": (x, x, x),
+        }.get(op, (x,))
         reason = orthokern_cupy.backend.entries[op].when(*arrays)
         assert reason == "serves complex128, complex64, float32, float64"
 

@@ -165,7 +165,7 @@ def test_figures(cp):
     _, stats = unitary_factor(cp.asarray(x), completion="unitary", rcond=None, cp=cp)
     row = read(stats)
     taken = int(row[Stat.ITERATIONS])
-    assert 3 <= taken <= 7
+    assert 3 <= taken <= 10
     assert np.all(row[4 : 4 + taken] > 0)
     assert not row[4 + taken :].any()
     assert row[3 + taken] in (3, 4)

@@ -63,7 +63,9 @@ def test_one_weight_for_all_rows(everywhere, rng):
     for weight in (np.full((1, 1, 1), 0.7), rng.random((2, 1, 1)), rng.random((1, 3, 1))):
         whole = np.broadcast_to(weight, (2, 3, 1)).copy()
         found = everywhere(lambda place, w=weight: projected(place, v, w, 3))
-        np.testing.assert_array_equal(found, everywhere(lambda place, w=whole: projected(place, v, w, 3)))
+        np.testing.assert_array_equal(
+            found, everywhere(lambda place, w=whole: projected(place, v, w, 3))
+        )
         levels = everywhere(lambda place, w=weight: columns.ksupport_prox(place, v, w, k=3)[1])
         assert levels.shape == (2, 3, 1)
 
