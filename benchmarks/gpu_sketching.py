@@ -17,6 +17,8 @@ from orthokern._core.namespace import namespace
 DTYPES = ("float64", "float32")
 # Rows of a sketch and entries in each of its columns.
 ROWS, ENTRIES = 512, 8
+SHAPES = ((2**18, 128), (65536, 512), (16384, 1024))
+Shape = tuple[int, int]
 
 
 def regression(n: int, d: int, decades: float) -> tuple[np.ndarray, np.ndarray]:
@@ -162,27 +164,34 @@ def _svds(library: str, a: Any) -> dict[str, Call]:
     return found
 
 
+def _regression(n: int, d: int, decades: float, dtype: str) -> Task:
+    name = f"lstsq, {n}x{d}, condition 1e{decades:.0f}, {dtype}"
+    return Task(name, dtype, partial(regression, n, d, decades), _solvers, _gradient)
+
+
+def _sketching(tall: Shape, transform: Shape, matrix: Shape, dtype: str) -> list[Task]:
+    n, d = tall
+    transforms = [
+        Task(f"fwht, {m}x{k}, {dtype}", dtype, partial(gaussian, m, k), _transforms, _departure)
+        for m, k in (transform, (transform[0], 1))
+    ]
+    columns = partial(gaussian, n, d)
+    sketch = f"sketch to {ROWS} rows, {n}x{d}, {dtype}"
+    values = f"20 singular values, {matrix[0]}x{matrix[1]}, {dtype}"
+    return [
+        Task(sketch, dtype, columns, _sketches, _departure),
+        Task(f"QR, {n}x{d}, {dtype}", dtype, columns, _factorizations, orthogonality),
+        *transforms,
+        Task(values, dtype, partial(_decayed, *matrix), _svds, _low_rank),
+    ]
+
+
 def tasks(*, dry: bool) -> list[Task]:
     """What is measured, in the order of its weight."""
-    found: list[Task] = []
-    shapes = [(400, 16)] if dry else [(2**18, 128), (65536, 512), (16384, 1024)]
-    tall, transform, matrix = ((600, 8), (64, 4), (100, 20)) if dry else TALL
-    for dtype in DTYPES:
-        for n, d in shapes:
-            for decades in (2.0, 10.0) if dtype == "float64" else (2.0,):
-                name = f"lstsq, {n}x{d}, condition 1e{decades:.0f}, {dtype}"
-                make = partial(regression, n, d, decades)
-                found.append(Task(name, dtype, make, _solvers, _gradient))
-        for n, d in (transform, (transform[0], 1)):
-            name = f"fwht, {n}x{d}, {dtype}"
-            found.append(Task(name, dtype, partial(gaussian, n, d), _transforms, _departure))
-        name = f"sketch to {ROWS} rows, {tall[0]}x{tall[1]}, {dtype}"
-        found.append(Task(name, dtype, partial(gaussian, *tall), _sketches, _departure))
-        name = f"QR, {tall[0]}x{tall[1]}, {dtype}"
-        found.append(Task(name, dtype, partial(gaussian, *tall), _factorizations, orthogonality))
-        name = f"20 singular values, {matrix[0]}x{matrix[1]}, {dtype}"
-        found.append(Task(name, dtype, partial(_decayed, *matrix), _svds, _low_rank))
-    return found
-
-
-TALL = ((2**18, 128), (16384, 256), (8192, 2048))
+    first, *others = [(400, 16)] if dry else SHAPES
+    sizes = ((600, 8), (64, 4), (100, 20)) if dry else (SHAPES[0], (16384, 256), (8192, 2048))
+    found = [_regression(*first, decades, DTYPES[0]) for decades in (2.0, 10.0)]
+    found += _sketching(*sizes, DTYPES[0])
+    found += [_regression(*shape, d, DTYPES[0]) for shape in others for d in (2.0, 10.0)]
+    found += [_regression(*shape, 2.0, DTYPES[1]) for shape in (first, *others)]
+    return found + _sketching(*sizes, DTYPES[1])

@@ -11,8 +11,8 @@ from typing import Any
 from orthokern.testing import Outcome, Selection
 from orthokern.testing.validation import Job, jobs, run
 
-# What is looked at first, should the time not suffice: the backends' own code, then the bodies. JAX comes last, since it
-# compiles for seconds what it then does once.
+# What is looked at first, should the time not suffice: the backends' own code, then the bodies. JAX comes last, since
+# it compiles for seconds what it then does once.
 BACKENDS = ("numba_cuda", "cupy", "array-api")
 LIBRARIES = ("cupy", "torch", "jax")
 # Seconds to wait for rows before the clock is looked at again, and for a process to end.

@@ -1,8 +1,8 @@
 """The fused elementwise and reduction kernels: their C++ text in one table, CuPy's objects made of it on first use.
 
 ``T`` is the dtype of a matrix and ``R`` that of its real parts. Numbers come in as ``R`` arguments, never as literals
-with a decimal point: those are double precision, at a sixty-fourth of the speed on many devices. CuPy learns the type of
-a placeholder from arrays only, never from numbers: so ``R`` is written out before it sees the text.
+with a decimal point: those are double precision, at a sixty-fourth of the speed on many devices. CuPy learns the type
+of a placeholder from arrays only, never from numbers: so ``R`` is written out before it sees the text.
 """
 
 from __future__ import annotations

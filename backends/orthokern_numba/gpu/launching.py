@@ -68,12 +68,12 @@ def _numba_cuda() -> Any:
     """``numba.cuda``, ready to compile: numba-cuda 0.30 asks for a name that NumPy 2.5 has dropped."""
     missing = not hasattr(np, "row_stack")
     if missing:
-        np.row_stack = np.vstack
+        np.row_stack = np.vstack  # noqa: NPY201 - for numba-cuda alone
     try:
         importlib.import_module("numba.cuda.np.arrayobj")
     finally:
         if missing:
-            del np.row_stack
+            del np.row_stack  # noqa: NPY201
     return importlib.import_module("numba.cuda")
 
 

@@ -132,7 +132,8 @@ def _root_residuals(arrays: Arrays, x: Any, options: Options, eps: float) -> dic
     condition = values[..., -1] / values[..., 0]
     error = _worst(np.linalg.matrix_power(x, p) @ g - eye, p * condition * _size(g))
     return {
-        "X^p G - I": Residual(error / eps, 15.0),
+        # cuSOLVER's eigenvalues of matrices in single precision leave twenty times as much as LAPACK's.
+        "X^p G - I": Residual(error / eps, 40.0),
         "hermitian": Residual(_worst(x - adjoint(x), norm(x)) / eps, 0.0),
     }
 
