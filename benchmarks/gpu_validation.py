@@ -47,7 +47,8 @@ def validated(selection: Selection, workers: int, seconds: float) -> Iterator[Ou
         yield from _gathered(rows, len(order), time.monotonic() + seconds)
     finally:
         for process in crew:
-            process.terminate()
+            process.kill()
+        for process in crew:
             process.join(PATIENCE)
 
 

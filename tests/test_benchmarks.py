@@ -10,7 +10,8 @@ import pytest
 
 from orthokern._core.backends import installed
 from orthokern._core.registry import load_all
-from orthokern.testing import libraries
+from orthokern.testing import Setting, libraries
+from orthokern.testing.validation import Job
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = (
@@ -22,7 +23,11 @@ MODULES = (
     "measure",
     "report",
     "overhead",
-    "gpu_entrants",
+    "gpu_timing",
+    "gpu_polar",
+    "gpu_sketching",
+    "gpu_transport",
+    "gpu_validation",
     "gpu",
     "transport",
     "points",
@@ -228,6 +233,39 @@ def test_the_script_for_gpus_runs_dry(scripts, tmp_path, capsys):
         assert all(seconds > 0 for seconds in row["seconds"].values())
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
+
+
+def test_backends_on_devices_are_validated_first_and_jax_last(scripts):
+    validation = scripts("gpu_validation")
+    settings = [
+        Setting(library, "float32", backend, "cuda")
+        for backend in ("array-api", "cupy", "numba_cuda")
+        for library in ("jax", "torch", "cupy")
+    ]
+    wanted = [Job(None, None, setting) for setting in settings]
+    found = [settings[place] for place in validation.ordered(wanted)]
+    assert [s.library for s in found[-3:]] == ["jax"] * 3
+    assert [s.backend for s in found[4:6]] == ["array-api"] * 2
+    assert found[0] == Setting("cupy", "float32", "numba_cuda", "cuda")
+
+
+def test_a_look_at_a_device_is_judged_in_double_precision(scripts):
+    """Both sides get an error, and one that fails is named and stops nothing."""
+    timing = scripts("gpu_timing")
+    x = np.ones((3, 3))
+
+    def calls(library, a):
+        return {"orthokern.twice": lambda: 2 * a, "peer": lambda: 3 * a, "broken": lambda: a @ "x"}
+
+    task = timing.Task(
+        "double", "float32", lambda: (x,), calls, lambda a, y: abs(y - 2 * a).max(), 54.0
+    )
+    row = timing.measured(task, "numpy", "cpu")
+    assert row.errors == {"orthokern.twice": 0.0, "peer": 1.0}
+    assert set(row.seconds) == {"orthokern.twice", "peer"}
+    assert set(row.ratios()) == {"orthokern.twice"}
+    assert list(row.failed) == ["broken"]
+    assert list(row.fraction_of_peak) == ["orthokern.twice"]
 
 
 def test_the_script_for_gpus_says_that_there_is_none(scripts, capsys):

@@ -13,6 +13,9 @@ from .kernels import kernel
 
 # Rows from which computing one triangle of a real Gram matrix and mirroring it is worth two launches.
 TRIANGLE_SIZE = 512
+# A device adds up the terms of a product one after the other. The rounding errors of n terms are n^(1/2) times those
+# of one, too many for a look at columns that are orthonormal to rounding: rows a sum, and most sums that are joined.
+PART, MOST_PARTS = 512, 64
 
 
 def real(x: Any) -> type[np.floating[Any]]:
@@ -46,6 +49,23 @@ def gram(x: Any, cp: Any) -> Any:
 
     upper = syrk("T", cp.ascontiguousarray(x), out=cp.empty((n, n), dtype=x.dtype))
     return kernel("mirror", x, cp)(upper, np.int32(n), cp.empty((n, n), dtype=x.dtype))
+
+
+def careful_gram(x: Any, cp: Any) -> Any:
+    """The same summed in parts, whose sums are joined."""
+    m, n = x.shape[-2:]
+    size = max(PART, -(-m // MOST_PARTS))
+    if m <= size:
+        return gram(x, cp)
+    count = m // size
+    if x.ndim == 2 and n < TRIANGLE_SIZE:
+        parts = x[: count * size].reshape(count, size, n)
+        total = cp.sum(cp.matmul(adjoint(parts, cp), parts), axis=0)
+        return total + gram(x[count * size :], cp) if count * size < m else total
+    total = gram(x[..., :size, :], cp)
+    for i in range(size, m, size):
+        total = total + gram(x[..., i : i + size, :], cp)
+    return total
 
 
 def affine(g: Any, a: float, b: float, cp: Any) -> Any:

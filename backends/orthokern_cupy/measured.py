@@ -39,6 +39,7 @@ from .estimates import (
 from .library import (
     adjoint,
     affine,
+    careful_gram,
     divided,
     epsilon,
     frobenius,
@@ -56,6 +57,8 @@ LOWER_MARGIN = 0.7
 # By how much a factorization may miss its matrix, over the least eigenvalue, for bounds from it to be trusted.
 SOUND = 0.2
 ROUNDED_UP = 1 + 1e-6
+# Exponents of the least and the largest size that prices are known for.
+SMALLEST, LARGEST = 10, 13
 # ||G - I|| up to which a quintic step brings singular values nearer to 1.
 REACHABLE = 1.0
 MOST_CLOSING_STEPS = 6
@@ -93,8 +96,9 @@ class Core(NamedTuple):
 
 
 def prices(x: Any) -> str:
-    """Name of the table of costs for the precision of ``x``."""
-    return "cuda_float32" if real(x) is np.float32 else "cuda_float64"
+    """Name of the table of costs for the size of ``x``: the nearest one on a logarithmic scale."""
+    nearest = round(math.log2(max(x.shape[-1], 1)))
+    return f"cuda-{2 ** min(max(nearest, SMALLEST), LARGEST)}"
 
 
 def easy_limit(x: Any) -> float:
@@ -277,7 +281,7 @@ def _to_full_accuracy(
     enough = epsilon(x) * x.shape[-1] ** 0.5
     steps, extra = core.steps, -1
     while True:
-        defect = affine(gram(u, cp), -1.0, 1.0, cp)
+        defect = affine(careful_gram(u, cp), -1.0, 1.0, cp)
         seen = frobenius(defect, cp)
         u = corrected(u, defect, closing.kind, cp)
         steps, extra = (*steps, closing), extra + 1

@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from .library import adjoint, divided, epsilon, frobenius, gram, host, real, real_diagonal, reduced
+from .library import (
+    adjoint,
+    careful_gram,
+    divided,
+    epsilon,
+    frobenius,
+    gram,
+    host,
+    real,
+    real_diagonal,
+    reduced,
+)
 from .steps import identity_like
 from .whitening import cholesky
 
@@ -101,7 +112,7 @@ def _by_cholesky(a: Any, cp: Any) -> tuple[Any, Any] | None:
     m, n = a.shape
     plain = PLAIN * epsilon(a) ** 0.5
     for _ in range(PASSES):
-        g = gram(q, cp)
+        g = careful_gram(q, cp)
         off = frobenius(g - identity_like(g, cp), cp)
         factor, ratio = cholesky(g, cp)
         ratio, off, size = host([ratio, off, cp.sum(real_diagonal(g, cp))], cp)

@@ -27,9 +27,9 @@ from .estimates import power_norm
 from .library import (
     adjoint,
     affine,
+    careful_gram,
     epsilon,
     frobenius,
-    gram,
     hermitian_part,
     host,
     lengths,
@@ -187,7 +187,7 @@ def _by_svd(x: Any, completion: str, cut: float, cp: Any) -> tuple[Any, Any]:
         p = p * kept[..., None, :]
         target = cp.matmul(adjoint(qh, cp), qh * kept[..., :, None])
     u = cp.matmul(p, qh)
-    defect = gram(u, cp) - target
+    defect = careful_gram(u, cp) - target
     first = frobenius(defect, cp)
     closed = corrected(u, defect, StepKind.CUBIC, cp)
     stats = cp.zeros((*x.shape[:-2], STATS_WIDTH), dtype=real(x))
@@ -240,7 +240,7 @@ def _closed(
     enough = tol * (2 - tol) + epsilon(u) * u.shape[-1] ** 0.5
     taken: list[Step] = []
     while True:
-        g = gram(u, cp)
+        g = careful_gram(u, cp)
         residual = frobenius(affine(g, -1.0, 1.0, cp), cp)
         seen = host([residual], cp)
         if not (seen > enough).any() or len(taken) == MOST_CLOSING_STEPS:

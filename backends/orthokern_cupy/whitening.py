@@ -82,11 +82,11 @@ def _reciprocal(condition: Any, cp: Any) -> Any:
 def _sharper_condition(r: Any, p: Any, cp: Any) -> Any:
     """The same in the 2-norm, from above."""
     start = spread(r.shape[-1], r, cp)
-    sizes = [
-        gain(lambda v, x=x: cp.matmul(adjoint(x, cp), cp.matmul(x, v)), start, STEPS, cp)
-        for x in (r, p)
-    ]
-    return _reciprocal(cp.sqrt(sizes[0]) * cp.sqrt(sizes[1]), cp)
+
+    def squared_norm(x: Any) -> Any:
+        return gain(lambda v: cp.matmul(adjoint(x, cp), cp.matmul(x, v)), start, STEPS, cp)
+
+    return _reciprocal(cp.sqrt(squared_norm(r)) * cp.sqrt(squared_norm(p)), cp)
 
 
 def triangular_whitener(r: Any, *, cutoff: float, cp: Any) -> tuple[Any, Any, Any, Any]:

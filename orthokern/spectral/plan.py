@@ -105,18 +105,30 @@ COSTS: dict[str, Costs] = {
         StepKind.CUBIC: 1.6,
         StepKind.QUINTIC: 2.3,
     },
-    # On an H100 at n = 2048 an inverse takes as long as twenty products; see benchmarks/gpu_steps.py.
-    "cuda_float64": {
-        StepKind.NEWTON: 20.0,
-        StepKind.HALLEY: 9.0,
-        StepKind.CUBIC: 1.7,
-        StepKind.QUINTIC: 2.4,
+    # Of both precisions alike, by benchmarks/gpu_steps.py on an H100 at these sizes.
+    "cuda-1024": {
+        StepKind.NEWTON: 45.0,
+        StepKind.HALLEY: 24.0,
+        StepKind.CUBIC: 2.1,
+        StepKind.QUINTIC: 3.0,
     },
-    "cuda_float32": {
-        StepKind.NEWTON: 20.0,
-        StepKind.HALLEY: 9.0,
+    "cuda-2048": {
+        StepKind.NEWTON: 23.0,
+        StepKind.HALLEY: 12.5,
         StepKind.CUBIC: 1.7,
-        StepKind.QUINTIC: 2.4,
+        StepKind.QUINTIC: 2.2,
+    },
+    "cuda-4096": {
+        StepKind.NEWTON: 9.0,
+        StepKind.HALLEY: 5.6,
+        StepKind.CUBIC: 1.6,
+        StepKind.QUINTIC: 2.2,
+    },
+    "cuda-8192": {
+        StepKind.NEWTON: 3.9,
+        StepKind.HALLEY: 3.2,
+        StepKind.CUBIC: 1.6,
+        StepKind.QUINTIC: 2.2,
     },
     "products": {
         StepKind.NEWTON: 6.0,

@@ -6,13 +6,15 @@ import sys
 
 import numpy as np
 import pytest
-from orthokern_cupy import measured
+from orthokern_cupy import estimates, library, measured
+from orthokern_cupy.library import affine
 from orthokern_cupy.spectral import polar_factors, unitary_factor
+from orthokern_cupy.steps import corrected
 
 from orthokern.spectral.plan import Stat, StepKind
 
 from . import fake_cupy
-from .conftest import errors, read, with_spectrum
+from .conftest import errors, orthonormal, read, with_spectrum
 
 
 def matrix(kappa=1e3, n=60, m=60, dtype="float64"):
@@ -189,3 +191,38 @@ def test_an_svd_that_did_not_converge_shows_in_the_residual(cp, monkeypatch):
     monkeypatch.setattr(cp.linalg, "svd", svd)
     _, stats = unitary_factor(cp.asarray(matrix(n=9, m=9)), completion="unitary", cp=cp)
     assert read(stats)[Stat.RESIDUAL] > 1e-4
+
+
+def one_after_the_other(a, b):
+    """A product whose terms are added up as devices do it; blocks of the processor's library err by less."""
+    a, b = fake_cupy.plain(a), fake_cupy.plain(b)
+    total = np.zeros((*a.shape[:-1], b.shape[-1]), a.dtype)
+    for k in range(a.shape[-1]):
+        total += a[..., :, k : k + 1] * b[..., k : k + 1, :]
+    return fake_cupy.wrapped(total)
+
+
+def test_sums_of_devices_neither_spoil_a_factor_nor_the_look_at_it(cp, monkeypatch):
+    """With one long sum the factor comes out at 140 eps from orthonormal, and the probe sees 260 of 240 allowed."""
+    rng = np.random.default_rng(0)
+    n = 1024
+    near = orthonormal(rng, n, n, "float64").astype(np.float32)
+    monkeypatch.setattr(cp, "matmul", one_after_the_other)
+    monkeypatch.setattr(library, "TRIANGLE_SIZE", 2 * n)
+    u = cp.asarray(near)
+    defect = affine(library.careful_gram(u, cp), -1.0, 1.0, cp)
+    closed = corrected(u, defect, StepKind.CUBIC, cp)
+    eps = np.finfo("float32").eps
+    exact = read(closed).T @ read(closed) - np.eye(n)
+    assert np.linalg.norm(exact) <= 120 * eps
+    assert read(estimates.departure(closed, cp)) <= 0.75 * measured._departure_limit(u)
+    careless = affine(library.gram(u, cp), -1.0, 1.0, cp)
+    spoilt = read(corrected(u, careless, StepKind.CUBIC, cp))
+    assert np.linalg.norm(spoilt.T @ spoilt - np.eye(n)) > 120 * eps
+
+
+@pytest.mark.parametrize("shape", [(3000, 4), (1025, 700), (2, 1500, 3), (40, 5)])
+def test_a_careful_gram_matrix_is_one(cp, rng, shape):
+    x = rng.standard_normal(shape)
+    found = read(library.careful_gram(cp.asarray(x), cp))
+    np.testing.assert_allclose(found, np.swapaxes(x, -1, -2) @ x, atol=1e-11)
