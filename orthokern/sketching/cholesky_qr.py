@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple
 
 from .._core import check
 from .._core.dispatch import kernel, op
-from .._core.dtypes import compute_precision, dtype_name, eps, is_complex
+from .._core.dtypes import compute_precision, dtype_name, eps, exponent_limit, is_complex
 from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, decomposable, nan_unless
 from .._core.loop import repeat
@@ -19,6 +19,8 @@ from .normal_equations import widened
 from .operators import sjlt
 
 MOST_SEED = 2**64 - 1
+# Part of the range of exponents in which squares are held.
+RANGE = 0.45
 
 
 class CholQRInfo(NamedTuple, Generic[ArrayT]):
@@ -83,16 +85,32 @@ def rand_cholqr(
     check.matrix(a, kernel="rand_cholqr", name="a")
     check.flag(pivot, kernel="rand_cholqr", name="pivot")
     seed = check.count(seed, kernel="rand_cholqr", name="seed", least=0, most=MOST_SEED)
-    xp = namespace(a)
-    work, undo = balanced(a)
-    pivots = None
+    work, pivots = widened(compute_precision(a)), None
     if pivot and 0 not in a.shape:
-        pivots = _pivots(work, seed)
-        work = xp.take_along_axis(work, pivots[..., None, :], axis=-1)
-    q, r = thin_qr(work, seed=seed)
-    q, r = nan_unless(namespace(a).isfinite(undo), q), r * undo
+        pivots = _pivots(balanced(a)[0], seed)
+        work = namespace(a).take_along_axis(work, pivots[..., None, :], axis=-1)
+    q, r = _factors(work, seed)
     info = CholQRInfo(_rank(r, max(a.shape[-2:]) * eps(a)))
     return CholQRResult(returned(q, a), returned(r, a), pivots, info)
+
+
+def _factors(work: Any, seed: int) -> tuple[Any, Any]:
+    """Of ``work`` as it is, where a backend takes it and no square has left the range; else of a scaled copy."""
+    if thin_qr.is_served(work) and 0 not in work.shape:
+        q, r = thin_qr(work, seed=seed)
+        if _in_range(r):
+            return q, r
+    work, undo = balanced(work)
+    q, r = thin_qr(work, seed=seed)
+    return nan_unless(namespace(work).isfinite(undo), q), r * undo
+
+
+def _in_range(r: Any) -> bool:
+    """Whether the norms of the columns, which are those of what was factorized, have squares that are held."""
+    xp = namespace(r)
+    top = xp.max(xp.abs(r), axis=-2)
+    high = 2.0 ** (RANGE * exponent_limit(top))
+    return bool(xp.all((top < high) & (top > 1 / high)))
 
 
 def returned(x: Any, like: Any) -> Any:
