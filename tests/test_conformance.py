@@ -72,6 +72,7 @@ NOT_LAZY = frozenset(
         "inverse_gains",
         "leverage_scores",
         "linear_assignment",
+        "lowest_pairs",
         "nystrom",
         "proximal_plan",
         "quadratic_potentials",

@@ -304,3 +304,10 @@ def _thin_qr(a: Any, *, seed: int) -> Any:
     from .cholesky_qr import thin_qr
 
     return thin_qr(a, seed=seed)
+
+
+@backend.implements("lowest_pairs")
+def _lowest_pairs(h: Any) -> Any:
+    from .eigenpairs import lowest_pairs
+
+    return lowest_pairs(h)

@@ -9,26 +9,16 @@ from typing import Any, NamedTuple
 
 from .._core.dispatch import op
 from .._core.dtypes import eps, is_complex
-from .._core.errors import UnsupportedError
 from .._core.linalg import adjoint, gram, identity_like, thin_svd
 from .._core.loop import iterate, repeat
-from .._core.namespace import is_lazy, namespace
+from .._core.namespace import namespace
+from .eigenpairs import conjugate, inner, inverse_above, lowest_pairs, refuse_lazy
 
 CORRECTIONS = 2
 # Below this share of a row nothing but the signal's own freedom explains it.
 LEAST_SHARE = 8.0
 # Alternating steps end where a step lowers the residual by less than this share of it.
 ENOUGH = 1e-6
-
-
-def refuse_lazy(x: Any) -> None:
-    """Refuse arrays of Dask, which has no decompositions of stacks and no eigenvalues."""
-    if is_lazy(x):
-        message = (
-            "expected an array whose library decomposes stacks of matrices, got one of Dask; "
-            "call compute() first, or map the kernel over the blocks"
-        )
-        raise UnsupportedError(message)
 
 
 class Frame(NamedTuple):
@@ -82,11 +72,6 @@ def squares(x: Any) -> Any:
     return xp.real(x) ** 2 + xp.imag(x) ** 2 if is_complex(x) else x * x
 
 
-def conjugate(x: Any) -> Any:
-    """Complex conjugate; real arrays as they are."""
-    return namespace(x).conj(x) if is_complex(x) else x
-
-
 def real_part(x: Any) -> Any:
     """Real part; real arrays as they are."""
     return namespace(x).real(x) if is_complex(x) else x
@@ -123,11 +108,14 @@ def _reduced(frame: Frame, y: Any, model: str) -> tuple[Any, Any, Any]:
 
 
 class _Spectrum(NamedTuple):
-    """The first eigenvector of the scaled problem, the others, and the two smallest eigenvalues and the largest."""
+    """Of the scaled problem: the vector of the least eigenvalue, the inverse above it, and the extreme eigenvalues.
 
-    values: Any
-    vectors: Any
+    ``pair`` and ``root`` are those of ``lowest_pairs``; ``extremes`` (..., 3) are the two least and the largest.
+    """
+
     first: Any
+    pair: Any
+    root: Any
     extremes: Any
 
 
@@ -136,41 +124,29 @@ def _decomposed(
 ) -> _Spectrum:
     """Of ``diag(scale) S diag(scale)``, with rows whose scale is zero moved out of the way.
 
-    Squaring costs half of the digits; the two smallest eigenpairs get them back by corrections whose residual is
-    formed by the projection itself.
+    Squaring costs half of the digits; the first eigenvector gets them back by corrections whose residual is formed by
+    the projection itself, and so do the two least eigenvalues.
     """
     xp = namespace(y)
     diagonal = energy * scale * scale
     top = xp.sum(diagonal, axis=-1, keepdims=True)
     top = xp.where(top > 0, top, xp.ones_like(top))
-    diagonal = xp.astype(xp.where(scale > 0, diagonal, 2 * top), y.dtype)
-    weights = xp.astype(scale[..., :, None] * scale[..., None, :], y.dtype)
-    values, vectors = xp.linalg.eigh(
-        identity_like(explained) * diagonal[..., None] - explained * weights
+    diagonal = xp.where(scale > 0, diagonal, 2 * top)
+    weights = scale[..., :, None] * scale[..., None, :]
+    values, pair, root = lowest_pairs(
+        identity_like(weights) * diagonal[..., None] - explained * weights
     )
     scale = xp.astype(scale, y.dtype)
-    largest = xp.max(
-        xp.where(values < 1.5 * top, values, xp.zeros_like(values)), axis=-1, keepdims=True
-    )
-
-    def corrected(v: Any, others: Any, above: Any) -> tuple[Any, Any]:
-        for _ in range(CORRECTIONS):
-            image, quotient = _applied(frame, y, model, scale, v)
-            gaps = above - quotient
-            wide = gaps > eps(y) * largest
-            weights = xp.where(
-                wide, 1 / xp.where(wide, gaps, xp.ones_like(gaps)), xp.zeros_like(gaps)
-            )
-            inner = _coefficients(others, image) * xp.astype(weights, y.dtype)
-            v = v - (others @ inner[..., None])[..., 0]
-            v = v / xp.astype(norms(v), y.dtype)
-        return v, _applied(frame, y, model, scale, v)[1]
-
-    first, least = corrected(vectors[..., 0], vectors[..., 1:], values[..., 1:])
-    _, second = corrected(vectors[..., 1], vectors[..., 2:], values[..., 2:])
-    return _Spectrum(
-        values[..., 1:], vectors[..., 1:], first, xp.concat([least, second, largest], axis=-1)
-    )
+    inside = xp.where(values < 1.5 * top, values, xp.zeros_like(values))
+    largest = xp.max(inside, axis=-1, keepdims=True)
+    first = pair[..., 0]
+    for _ in range(CORRECTIONS):
+        image, least = _applied(frame, y, model, scale, first)
+        missed = image - xp.astype(least, y.dtype) * first
+        first = first - inverse_above(pair[..., 0], root, missed)
+        first = first / xp.astype(norms(first), y.dtype)
+    least, second = (_applied(frame, y, model, scale, v)[1] for v in (first, pair[..., 1]))
+    return _Spectrum(first, pair, root, xp.concat([least, second, largest], axis=-1))
 
 
 def _applied(frame: Frame, y: Any, model: str, scale: Any, v: Any) -> tuple[Any, Any]:
@@ -183,28 +159,13 @@ def _applied(frame: Frame, y: Any, model: str, scale: Any, v: Any) -> tuple[Any,
     return scale * xp.sum(conjugate(y) * t, axis=-2), quotient
 
 
-def _coefficients(vectors: Any, v: Any) -> Any:
-    """``V^H v`` without a copy of the conjugate matrix."""
-    return conjugate((conjugate(v)[..., None, :] @ vectors)[..., 0, :])
-
-
-def _inner(u: Any, v: Any) -> Any:
-    """``u^H v``, shape (..., 1)."""
-    return namespace(u).sum(conjugate(u) * v, axis=-1, keepdims=True)
-
-
 def _nearest_to_one(found: _Spectrum, w: Any) -> Any:
     """Minimizer of the misfit with ``w^H u = 1``; a misfit of zero divides nothing."""
     xp = namespace(w)
-    least, largest = found.extremes[..., :1], found.extremes[..., 2:]
-    known = found.values > eps(w) * largest
-    inverse = xp.where(
-        known, 1 / xp.where(known, found.values, xp.ones_like(found.values)), 0 * found.values
-    )
-    inner = _coefficients(found.vectors, w) * xp.astype(inverse, w.dtype)
-    u = found.first * _inner(found.first, w)
-    u = u + xp.astype(least, w.dtype) * (found.vectors @ inner[..., None])[..., 0]
-    total = _inner(w, u)
+    least = xp.astype(found.extremes[..., :1], w.dtype)
+    u = found.first * inner(found.first, w)
+    u = u + least * inverse_above(found.pair[..., 0], found.root, w)
+    total = inner(w, u)
     some = total != 0
     return u / xp.where(some, total, xp.ones_like(total))
 
@@ -234,7 +195,7 @@ def inverse_gains(
     u = found.first if method == "spectral" else _nearest_to_one(found, scale * w)
     s = scale * u
     if method == "spectral":
-        s = s * phase(_inner(s, w))
+        s = s * phase(inner(s, w))
     sigma = xp.sqrt(found.extremes)
     return s, signals(frame, y * s[..., None, :], model), sigma, lost
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._core.registry import Case, Residual, declare
+from ..eigenpairs import lowest_pairs
 from ..elimination import alternating_gains, inverse_gains
 from ..selfcalibration import self_calibrate
 
@@ -189,5 +190,53 @@ declare(
             {"model": "snapshots", "steps": 3, "until_done": False},
             layout="strided",
         ),
+    ],
+)
+
+
+def _definite(
+    n: int, decades: float, batch: tuple[int, ...] = (), *, real: bool = True
+) -> Callable[[np.random.Generator], Arrays]:
+    """Eigenvalues from 1 down to ``10^-decades``."""
+
+    def make(g: np.random.Generator) -> Arrays:
+        z = g.standard_normal((*batch, n, n))
+        q, _ = np.linalg.qr(z if real else z + 1j * g.standard_normal(z.shape))
+        h = (q * np.logspace(0, -decades, n)) @ np.swapaxes(q, -1, -2).conj()
+        return ((h + np.swapaxes(h, -1, -2).conj()) / 2,)
+
+    return make
+
+
+def _pair_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> dict[str, Residual]:
+    """Relative to the largest eigenvalue; of the inverse, ``H`` times it on the complement, times the smallest."""
+    (h,) = arrays
+    values, pair, root = out
+    top = np.max(np.abs(values), axis=-1)
+    missed = np.linalg.norm(h @ pair - pair * values[..., None, :2], axis=(-2, -1)) / top
+    exact = np.linalg.eigvalsh(h)
+    first = pair[..., :1]
+    outside = np.eye(h.shape[-1]) - first @ np.swapaxes(first, -1, -2).conj()
+    inverse = outside @ root @ np.swapaxes(root, -1, -2).conj() @ outside
+    wrong = np.linalg.norm(h @ inverse - outside, axis=(-2, -1)) * exact[..., 1] / top
+    size = h.shape[-1] ** 0.5
+    return {
+        "vectors": Residual(float(np.max(missed)) / eps, 30 * size),
+        "values": Residual(float(np.max(np.abs(values - exact) / top[..., None])) / eps, 30 * size),
+        "inverse": Residual(float(np.max(wrong)) / eps, 100 * size),
+    }
+
+
+declare(
+    lowest_pairs,
+    residuals=_pair_residuals,
+    flops=lambda arrays, options: 9.0 * arrays[0].size * arrays[0].shape[-1],
+    cases=[
+        Case("small", _definite(5, 2.0)),
+        Case("larger", _definite(60, 2.0)),
+        Case("complex", _definite(50, 3.0, real=False)),
+        Case("batch", _definite(40, 1.0, (2,))),
+        Case("strided", _definite(40, 2.0), layout="strided"),
+        Case("many", _definite(200, 2.0, real=False), bench=True),
     ],
 )
