@@ -129,8 +129,8 @@ ROWS = 512
 def departure(x: Any, target: Any) -> Any:
     """``||x^H x - target||_F`` of each matrix, shape (...)."""
     n = x.shape[-2]
-    size = n if device_kind(x) == "cpu" else ROWS
+    size = n if device_kind(x) == "cpu" else min(n, ROWS)
     total = gram(x[..., :size, :])
-    for i in range(size, n, size):
-        total = total + gram(x[..., i : i + size, :])
+    for i in range(size, n, max(size, 1)):
+        total = total + gram(x[..., i : min(i + size, n), :])
     return frobenius(total - target)[..., 0, 0]

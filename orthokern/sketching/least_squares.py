@@ -17,7 +17,7 @@ from .._core.scaling import balancing_powers
 from .normal_equations import column_squares, normal_equations, widened
 from .refine import unscaled_figures
 from .results import LstsqMethod, Stat
-from .rough import rough_solution
+from .rough import rough_gram, rough_solution
 from .small import gram_solution, is_small
 from .solution import (
     Solution,
@@ -175,9 +175,10 @@ def least_squares(
     # The reference would warn of squares out of range; it looks at the entries first.
     looked_at = normal_equations.is_served(a) and not traced
     if methods[0] == LstsqMethod.GRAM and looked_at:
-        quick = rough_solution(a, b, request._replace(ridge=_ridge(a, damp, None)))
-        if quick is not None:
-            return restored(quick, None, a)
+        if rough_gram.is_served(a):
+            quick = rough_solution(a, b, request._replace(ridge=_ridge(a, damp, None)))
+            if quick is not None:
+                return restored(quick, None, a)
         sums = sums_in_parts(a, b)
         methods = methods if sums is not None or len(methods) == 1 else methods[1:]
     if not looked_at or not _sizes_known(a, b, sums):

@@ -69,7 +69,6 @@ def _pays(a: Any, b: Any, request: Request) -> bool:
         or b.shape[-1] > RIGHT_SIDES
         or dtype_name(a) not in _SINGLE
         or not request.equilibrate
-        or not rough_gram.is_served(a)
         or n < PROBED_ROWS * MORE * d
     ):
         return False

