@@ -45,8 +45,9 @@ def rand_cholqr(
     r"""Thin QR factorization ``A = Q R`` with a diagonal of R that is not negative.
 
     On processors with Numba: R0 of a sketch of A, the Cholesky factor of the Gram matrix of :math:`A R_0^{-1}`, which
-    is well conditioned whatever A is; Householder's method where that fails (rank deficiency) or would not pay. Other
-    libraries run their own QR. The factors are unique at full rank: ``seed`` changes roundings alone.
+    is well conditioned whatever A is; on GPUs with CuPy Cholesky with a shift, repeated until Q is orthonormal;
+    Householder's method where that fails (rank deficiency) or would not pay. Other libraries run their own QR. The
+    factors are unique at full rank: ``seed`` changes roundings alone.
 
     Parameters
     ----------
@@ -66,14 +67,17 @@ def rand_cholqr(
 
     Notes
     -----
-    flops: 5 n d^2 on processors with Numba, 4 n d^2 by Householder.  memory: two copies of a.
+    flops: 5 n d^2 on processors with Numba, 3 n d^2 for each of 2 to 4 passes on GPUs, 4 n d^2 by Householder.  memory:
+    two copies of a.
     Derivatives are those of the factors, for n >= d and full rank; wide matrices refuse. Dependent columns have none:
     an error of the library's solver, or numbers that are not finite.
 
     References
     ----------
     Y. Fan, Y. Guo, T. Lin, "A novel randomized XR-based preconditioned CholeskyQR algorithm", arXiv:2111.11148;
-    O. Balabanov, "Randomized Cholesky QR factorizations", arXiv:2210.09953.
+    O. Balabanov, "Randomized Cholesky QR factorizations", arXiv:2210.09953; T. Fukaya, R. Kannan, Y. Nakatsukasa,
+    Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for computing the QR factorization of ill-conditioned matrices",
+    arXiv:1809.11085.
 
     Examples
     --------

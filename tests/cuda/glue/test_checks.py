@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from orthokern_cupy import estimates, library, measured
+from orthokern_cupy import estimates, library, measured, spectral
 from orthokern_cupy.library import affine
 from orthokern_cupy.spectral import polar_factors, unitary_factor
 from orthokern_cupy.steps import corrected
@@ -219,6 +219,15 @@ def test_sums_of_devices_neither_spoil_a_factor_nor_the_look_at_it(cp, monkeypat
     careless = affine(library.gram(u, cp), -1.0, 1.0, cp)
     spoilt = read(corrected(u, careless, StepKind.CUBIC, cp))
     assert np.linalg.norm(spoilt.T @ spoilt - np.eye(n)) > 120 * eps
+
+
+@pytest.mark.parametrize("module", [measured, spectral])
+def test_what_closes_a_factor_is_summed_in_parts(cp, monkeypatch, module):
+    calls, right = [], library.careful_gram
+    monkeypatch.setattr(module, "careful_gram", lambda u, cp: calls.append(1) or right(u, cp))
+    x = matrix(kappa=1e3) if module is measured else matrix(kappa=1e20)
+    unitary_factor(cp.asarray(x), completion="unitary", rcond=None, cp=cp)
+    assert calls
 
 
 @pytest.mark.parametrize("shape", [(3000, 4), (1025, 700), (2, 1500, 3), (40, 5)])
