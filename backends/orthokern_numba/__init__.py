@@ -268,10 +268,10 @@ def _gathered_rows(
 
 
 @backend.implements("hadamard")
-def _hadamard(x: Any) -> Any:
+def _hadamard(x: Any, *, scale: float = 1.0) -> Any:
     from .hadamard import hadamard
 
-    return hadamard(x)
+    return hadamard(x, scale=scale)
 
 
 @backend.implements("mixed_rows")

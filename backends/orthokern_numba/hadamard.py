@@ -79,8 +79,11 @@ def _transform(buffer: np.ndarray, rows: int, width: int) -> None:
 
 
 @numba.njit(cache=True)
-def _pass(source: np.ndarray, out: np.ndarray, rows: int, width: int, buffer: np.ndarray) -> None:
+def _pass(
+    source: np.ndarray, out: np.ndarray, rows: int, width: int, scale: float, buffer: np.ndarray
+) -> None:
     """Transform the middle axis of (left, rows, width) registers, by tiles of columns that fit the buffer."""
+    factor = splat(out, scale)
     size = rows * width
     tile = min(width, max(1, BUFFER // rows))
     lanes = lane_count(out)
@@ -90,6 +93,9 @@ def _pass(source: np.ndarray, out: np.ndarray, rows: int, width: int, buffer: np
             for i in range(size):
                 store_lanes(whole, i, load_lanes(source, left + i))
             _transform(whole, rows, width)
+            if scale != 1:
+                for i in range(size):
+                    store_lanes(whole, i, factor * load_lanes(whole, i))
             continue
         for begin in range(left, left + width, tile):
             w = min(tile, left + width - begin)
@@ -99,7 +105,8 @@ def _pass(source: np.ndarray, out: np.ndarray, rows: int, width: int, buffer: np
             _transform(buffer, rows, w)
             for r in range(rows):
                 for c in range(w):
-                    store_lanes(out, begin + r * width + c, load_lanes(buffer, r * w + c))
+                    value = load_lanes(buffer, r * w + c)
+                    store_lanes(out, begin + r * width + c, factor * value)
 
 
 @numba.njit(cache=True)
@@ -128,8 +135,8 @@ def _stage(x: np.ndarray, h: int) -> None:
             low[i], high[i] = low[i] + high[i], low[i] - high[i]
 
 
-def transform(source: np.ndarray, out: np.ndarray) -> None:
-    """``out = H source`` for contiguous stacks (batch, q, d) of real numbers; they may be one array.
+def transform(source: np.ndarray, out: np.ndarray, scale: float = 1.0) -> None:
+    """``out = scale H source`` for contiguous stacks (batch, q, d) of real numbers; they may be one array.
 
     Neighbouring rows are joined until their numbers fill whole registers: what is left of the order is done a register
     at a time, in passes over memory of at most BITS bits, the rest number by number before.
@@ -149,8 +156,7 @@ def transform(source: np.ndarray, out: np.ndarray) -> None:
             h *= 2
     bits, width = (q // joined).bit_length() - 1, joined * d // lanes
     if not bits:
-        if x is not flat:
-            flat[:] = x
+        np.multiply(x, scale, out=flat)
         return
     buffer = np.empty((BUFFER + 2**BITS) * lanes, source.dtype)
     # The first pass needs no buffer where it takes whole blocks of memory; another pass would cost more than that.
@@ -159,15 +165,18 @@ def transform(source: np.ndarray, out: np.ndarray) -> None:
     if first < 1 or more >= -(-bits // BITS) > 1:
         more = -(-bits // BITS) - 1
         first = bits // (more + 1)
-    for part in (first, *((bits - first + i) // more for i in range(more))):
-        _pass(x, flat, 2**part, width, buffer)
+    *others, last = (first, *((bits - first + i) // more for i in range(more)))
+    one = source.dtype.type(1)
+    for part in others:
+        _pass(x, flat, 2**part, width, one, buffer)
         x, width = flat, width * 2**part
+    _pass(x, flat, 2**last, width, source.dtype.type(scale), buffer)
 
 
-def hadamard(x: np.ndarray) -> np.ndarray:
-    """``H x`` for ``x`` (..., q, d), q a power of two."""
+def hadamard(x: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
+    """``scale H x`` for ``x`` (..., q, d), q a power of two."""
     out = aligned_empty(x.shape, x.dtype)
-    transform(real_columns(x), real_columns(out))
+    transform(real_columns(x), real_columns(out), scale)
     return out
 
 

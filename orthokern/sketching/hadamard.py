@@ -20,8 +20,8 @@ SIGNS, ORDER = 2, 3
 FACTOR = 6
 
 
-def _hadamard_tangent(arrays: Any, tangents: Any, out: Any) -> Any:
-    return hadamard.body(tangents[0])
+def _hadamard_tangent(arrays: Any, tangents: Any, out: Any, **static: Any) -> Any:
+    return hadamard.body(tangents[0], **static)
 
 
 def _mixed_tangent(arrays: Any, tangents: Any, out: Any, **static: Any) -> Any:
@@ -43,8 +43,8 @@ def _matrix(bits: int, like: Any) -> Any:
 
 
 @op(jvp=_hadamard_tangent)
-def hadamard(x: Any, /) -> Any:
-    """``H x`` for ``x`` (..., q, d), where H is Sylvester's matrix of order q, a power of two.
+def hadamard(x: Any, /, *, scale: float = 1.0) -> Any:
+    """``scale H x`` for ``x`` (..., q, d), where H is Sylvester's matrix of order q, a power of two.
 
     As products with the Kronecker factors of H, of order 64 at most.
     """
@@ -52,7 +52,7 @@ def hadamard(x: Any, /) -> Any:
     *batch, q, d = x.shape
     left, remaining = math.prod(batch), q.bit_length() - 1
     if not remaining:
-        return xp.asarray(x, copy=True)
+        return xp.asarray(x, copy=True) if scale == 1 else x * scale
     while remaining:
         bits = -(-remaining // -(-remaining // FACTOR))
         remaining -= bits
@@ -62,7 +62,8 @@ def hadamard(x: Any, /) -> Any:
         x = xp.reshape(x, shape)
         x = h @ x if right > 1 else x @ h
         left *= 2**bits
-    return xp.reshape(x, (*batch, q, d))
+    x = xp.reshape(x, (*batch, q, d))
+    return x if scale == 1 else x * scale
 
 
 @kernel()
@@ -108,8 +109,10 @@ def fwht(x: Any, /, *, axis: int = -2, normalized: bool = False, backend: str | 
         if q < 1 or q & (q - 1):
             message = f"fwht: expected a power of two along axis {axis}, got {q}; pad it with zeros"
             raise ShapeError(message)
-        out = per_columns(hadamard, rows, q) if is_lazy(rows) else hadamard(rows)
-        return out * q**-0.5 if normalized else out
+        scale = q**-0.5 if normalized else 1.0
+        return (
+            per_columns(hadamard, rows, q) * scale if is_lazy(rows) else hadamard(rows, scale=scale)
+        )
 
     return along(x, axis, transformed, kernel="fwht")
 

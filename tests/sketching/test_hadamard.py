@@ -115,3 +115,12 @@ def test_torch_compiles_and_differentiates_it(rng):
 def test_refusals(x, options, error, message):
     with pytest.raises(error, match=message):
         orthokern.fwht(x, **options)
+
+
+@pytest.mark.parametrize("shape", [(2**13, 8), (2**12, 64), (4, 3), (1, 5), (2**11, 1)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_scaling_in_the_last_pass_rounds_as_scaling_after_it(rng, shape, dtype):
+    x = rng.standard_normal(shape).astype(dtype)
+    scale = shape[0] ** -0.5
+    expected = orthokern.fwht(x) * np.dtype(dtype).type(scale)
+    np.testing.assert_array_equal(orthokern.fwht(x, normalized=True), expected)

@@ -183,12 +183,12 @@ def _not_floating(x: Any, **static: Any) -> str | None:
 
 
 @backend.implements("hadamard", when=_not_floating)
-def _hadamard(x: Any) -> Any:
+def _hadamard(x: Any, *, scale: float = 1.0) -> Any:
     from .hadamard import hadamard
     from .launching import on_device
 
     with on_device(x) as launch:
-        return hadamard(launch, x)
+        return hadamard(launch, x, scale=scale)
 
 
 @backend.implements("scattered_rows", when=_not_floating)

@@ -25,8 +25,8 @@ def parts(bits: int, d: int) -> list[int]:
     return done
 
 
-def hadamard(launch: Launcher, x: Any) -> Any:
-    """``H x`` for ``x`` (..., q, d), in as few passes over memory as tiles allow."""
+def hadamard(launch: Launcher, x: Any, *, scale: float = 1.0) -> Any:
+    """``scale H x`` for ``x`` (..., q, d), in as few passes over memory as tiles allow."""
     out = launch.empty(x.shape, x.dtype)
     source = real_columns(x)
     q, width = source.shape[1:]
@@ -41,4 +41,6 @@ def hadamard(launch: Launcher, x: Any) -> Any:
         given = map(np.int64, (rows, width, span))
         launch(kernel, min(tiles, _MOST_BLOCKS), kernels.THREADS, source, *given, flat)
         source, width = flat, width * rows
+    if scale != 1:
+        flat *= flat.dtype.type(scale)
     return out

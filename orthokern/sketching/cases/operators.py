@@ -76,7 +76,8 @@ def _transform_residuals(
 ) -> dict[str, Residual]:
     axis = 0 if arrays[0].ndim == 1 else options.get("axis", -2)
     x, y = (np.moveaxis(a, axis, 0) for a in (arrays[0], out))
-    h = sylvester(len(x)) * (len(x) ** -0.5 if options.get("normalized") else 1.0)
+    h = sylvester(len(x)) * options.get("scale", 1.0)
+    h = h * (len(x) ** -0.5 if options.get("normalized") else 1.0)
     return _against(np.tensordot(h, x, 1), y, len(x), eps)
 
 
@@ -124,7 +125,9 @@ declare(
     cases=[
         Case("whole registers", _normal(64, 16), forward=FORWARD),
         Case("one column", _normal(2, 128, 1), forward=FORWARD),
-        Case("few rows", _normal(3, 2, 3), forward=FORWARD),
+        Case("few rows", _normal(3, 2, 3), {"scale": 0.3}, forward=FORWARD),
+        Case("scaled", _normal(1024, 8), {"scale": 0.7}, forward=FORWARD),
+        Case("one row", _normal(1, 8), {"scale": -2.0}, forward=FORWARD),
         *_laid_out({}, 16, 5),
     ],
 )

@@ -38,6 +38,12 @@ def test_several_passes_over_parts_of_rows(rng, monkeypatch, shape, dtype):
     close(launches.hadamard(Place("backward"), view), hadamard.body(x.astype(complex)), dtype)
 
 
+def test_a_scale(everywhere, rng):
+    x = rng.standard_normal((8, 3)) + 1j
+    found = everywhere(lambda place: launches.hadamard(place, x, scale=0.3))
+    close(found, 0.3 * hadamard.body(x), "complex128")
+
+
 def test_passes():
     assert launches.parts(0, 5) == []
     assert launches.parts(12, 1) == [12]
