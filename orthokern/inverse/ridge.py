@@ -13,7 +13,8 @@ from .._core.errors import ShapeError
 from .._core.linalg import adjoint, gram, identity_like, thin_svd
 from .._core.namespace import device, is_array, namespace, same_library
 from .._core.typing import ArrayT
-from .elimination import refuse_lazy, squares
+from .eigenpairs import refuse_lazy
+from .elimination import squares
 
 REFINEMENTS = 3
 
