@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+pytest.importorskip("numba")
+
 from orthokern_numba import eigenpairs
 from orthokern_numba.eigenpairs import lowest_pairs
 

@@ -237,6 +237,6 @@ declare(
         Case("complex", _definite(50, 3.0, real=False)),
         Case("batch", _definite(40, 1.0, (2,))),
         Case("strided", _definite(40, 2.0), layout="strided"),
-        Case("many", _definite(200, 2.0, real=False), bench=True),
+        Case("many", _definite(200, 2.0, real=False)),
     ],
 )
