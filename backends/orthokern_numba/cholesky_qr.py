@@ -10,7 +10,8 @@ from scipy.linalg import get_lapack_funcs
 
 from .hashing import scattered_rows
 from .library import aligned_empty, library
-from .normal_equations import Gram
+from .normal_equations import gram_sum
+from .panels import divide, divisor_panels, pay, times_upper, upper_panels
 
 # Rows of a block that stays in cache while it is divided and its Gram matrix summed.
 BLOCK = 1024
@@ -71,7 +72,7 @@ def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
     low, failed = f.potrf(g, lower=0, clean=1, overwrite_a=1)
     if failed or not lapack.trcon(low, norm="1", uplo="U", diag="N")[0] > LEAST_CONDITION / d**0.5:
         return False
-    _divide(q, low)
+    _multiply(q, low)
     upper = f.trmm(1.0, low, r0)
     r[...] = upper
     return True
@@ -79,19 +80,25 @@ def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
 
 def _whitened_gram(a: np.ndarray, r0: np.ndarray, q: np.ndarray) -> np.ndarray:
     """``Y = A R0^{-1}`` into ``q``; both triangles of ``Y^H Y``."""
-    sums, g = Gram(r0.shape[0], a.dtype), np.empty_like(r0, order="C")
-    trsm = library(a.dtype).trsm
+    sums, g = gram_sum(r0.shape[0], a.dtype), np.empty_like(r0, order="C")
+    trsm, panels = library(a.dtype).trsm, divisor_panels(r0) if pay(a.dtype) else None
     for start in range(0, len(a), BLOCK):
-        block = q[start : start + BLOCK]
-        block[...] = trsm(1.0, r0, a[start : start + BLOCK].T, trans_a=1).T
+        rows, block = a[start : start + BLOCK], q[start : start + BLOCK]
+        if panels is None:
+            block[...] = trsm(1.0, r0, rows.T, trans_a=1).T
+        else:
+            divide(np.ascontiguousarray(rows), panels, block)
         sums.add(block)
     sums.write(g)
     return g
 
 
-def _divide(q: np.ndarray, r: np.ndarray) -> None:
+def _multiply(q: np.ndarray, r: np.ndarray) -> None:
     """``Q <- Q R^{-1}`` of a well conditioned R, by its inverse."""
     inverse, _ = _lapack(q.dtype).trtri(r)
+    if pay(q.dtype):
+        times_upper(q, upper_panels(inverse), q)
+        return
     trmm = library(q.dtype).trmm
     for start in range(0, len(q), BLOCK):
         block = q[start : start + BLOCK]

@@ -35,7 +35,8 @@ class Mask(types.Type):
         super().__init__(name=f"Mask({count})")
 
 
-def _register(dtype: Any) -> ir.VectorType:
+def register_of(dtype: Any) -> ir.VectorType:
+    """LLVM's type of a register of numbers of ``dtype``."""
     scalar = ir.DoubleType() if dtype.bitwidth == 64 else ir.FloatType()
     return ir.VectorType(scalar, REGISTER_BYTES * 8 // dtype.bitwidth)
 
@@ -43,7 +44,7 @@ def _register(dtype: Any) -> ir.VectorType:
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, lanes: Lanes) -> None:
-        super().__init__(manager, lanes, _register(lanes.dtype))
+        super().__init__(manager, lanes, register_of(lanes.dtype))
 
 
 @register_model(Mask)
@@ -54,7 +55,7 @@ class _MaskModel(models.PrimitiveModel):
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, place: Any) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
-    registers = builder.bitcast(data, _register(array_type.dtype).as_pointer())
+    registers = builder.bitcast(data, register_of(array_type.dtype).as_pointer())
     return builder.gep(registers, [place], inbounds=True)
 
 
@@ -63,7 +64,7 @@ def lane_count(typing: Any, array: Any) -> Any:
     """Numbers of the dtype of ``array`` in a register, a constant to the compiler."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.get_constant(types.intp, _register(array.dtype).count)
+        return context.get_constant(types.intp, register_of(array.dtype).count)
 
     return types.intp(array), generate
 
@@ -96,7 +97,7 @@ def splat(typing: Any, array: Any, value: Any) -> Any:
     """The same number in every lane, in the dtype of ``array``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = _register(array.dtype)
+        vector = register_of(array.dtype)
         first = builder.insert_element(
             ir.Constant(vector, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0)
         )

@@ -5,13 +5,14 @@ A block in single precision is converted as it is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
 import numpy as np
 
 from .library import aligned_empty, library, real_dtype
+from .panels import PanelGram, mirror_up, pay, times_upper, upper_panels
 
 # Numbers of a block: 1 MiB in double precision.
 BLOCK = 2**17
@@ -72,14 +73,6 @@ def _squares(r: np.ndarray) -> Any:
 
 
 @numba.njit(cache=True)
-def _mirror_up(g: np.ndarray) -> None:
-    """Fill the rows below the diagonal from those above."""
-    for i in range(g.shape[0]):
-        for j in range(i):
-            g[i, j] = np.conj(g[j, i])
-
-
-@numba.njit(cache=True)
 def _mirror_down(g: np.ndarray) -> None:
     """Fill the rows above the diagonal from those below."""
     for i in range(g.shape[0]):
@@ -97,10 +90,11 @@ def is_upper(p: np.ndarray) -> bool:
     return True
 
 
-class Gram:
-    """Sum of ``block^H block``, the upper triangle of it."""
+class BlasGram:
+    """Sum of ``block^H block`` over blocks of rows, of which the upper triangle is held."""
 
     def __init__(self, d: int, dtype: np.dtype) -> None:
+        self.least_rows = PRODUCT_ROWS * d
         self.rank_k = library(dtype).rank_k
         self.total = aligned_empty((d, d), dtype, "F")
         self.total[...] = 0
@@ -109,7 +103,7 @@ class Gram:
 
     def add(self, block: np.ndarray) -> None:
         """The transpose of a row-major block is column-major: the sum is the conjugate of the one looked for."""
-        if block.dtype.kind != "c" and len(block) >= PRODUCT_ROWS * block.shape[1]:
+        if block.dtype.kind != "c" and len(block) >= self.least_rows:
             np.matmul(block.T, block, out=self.part.T)
             self.total += self.part
         else:
@@ -120,11 +114,16 @@ class Gram:
         """Both triangles; a real sum is written by its rows, which are the columns that were summed."""
         if g.dtype.kind == "c":
             np.conj(self.total, out=g)
-            _mirror_up(g)
+            mirror_up(g)
         else:
             np.copyto(g, self.total.T)
             if not self.whole:
                 _mirror_down(g)
+
+
+def gram_sum(d: int, dtype: np.dtype) -> BlasGram | PanelGram:
+    """A sum of Gram matrices, zero to begin with."""
+    return PanelGram(d, dtype) if pay(dtype) else BlasGram(d, dtype)
 
 
 def _members(a: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -140,10 +139,10 @@ def normal_equations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     total = np.empty((*a.shape[:-2], k), real_dtype(c))
     for one, right, to_g, to_c, to_total in _members(a, b, g, c, total):
         columns = _columns(right, dtype)
-        sums = Gram(d, dtype)
+        sums = gram_sum(d, dtype)
         target, size = (to_c[:, 0] if k == 1 else to_c), _size(d)
         if _as_it_is(one):
-            size = max(size, 2 * PRODUCT_ROWS * d)
+            size = max(size, 2 * sums.least_rows)
         for rows, block in _blocks(one, size):
             sums.add(block)
             target += _adjoint_times(block, columns[rows])
@@ -170,19 +169,33 @@ def residual_gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> tuple[np.n
     return g, total
 
 
+def _multiplier(p: np.ndarray, rows: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that multiplies blocks of up to so many rows by P; one may overwrite what the last one returned."""
+    if not is_upper(p):
+        return lambda block: block @ p
+    if not pay(p.dtype):
+        trmm, columns = library(p.dtype).trmm, np.asfortranarray(p)
+        return lambda block: trmm(1.0, columns, block.T, trans_a=1).T
+    panels, buffer = upper_panels(p), aligned_empty((rows, len(p)), p.dtype)
+
+    def times(block: np.ndarray) -> np.ndarray:
+        out = buffer[: len(block)]
+        times_upper(block, panels, out)
+        return out
+
+    return times
+
+
 @QUIET
 def whitened_gram(a: np.ndarray, p: np.ndarray) -> np.ndarray:
     """``Y^H Y`` of ``Y = A P``, of which one block is held at a time."""
     dtype, d = _sums_dtype(a), p.shape[-1]
     g = aligned_empty((*a.shape[:-2], d, d), dtype)
     for one, white, to_g in _members(a, p, g):
-        sums = Gram(d, dtype)
-        triangular, columns = is_upper(white), np.asfortranarray(white)
+        sums = gram_sum(d, dtype)
+        times = _multiplier(white, _size(d))
         for _, block in _blocks(one, _size(d)):
-            if triangular:
-                sums.add(library(dtype).trmm(1.0, columns, block.T, trans_a=1).T)
-            else:
-                sums.add(block @ white)
+            sums.add(times(block))
         sums.write(to_g)
     return g
 
@@ -193,7 +206,8 @@ def rough_gram(a: np.ndarray) -> np.ndarray:
     d, dtype = a.shape[-1], library(a.dtype).single
     g = aligned_empty((*a.shape[:-2], d, d), a.dtype)
     for one, to_g in _members(a, g):
-        sums, size = Gram(d, dtype), max(_size(d), PRODUCT_ROWS * d)
+        sums = gram_sum(d, dtype)
+        size = max(_size(d), sums.least_rows)
         buffer = aligned_empty((min(size, len(one)), d), dtype)
         for start in range(0, len(one), size):
             block = buffer[: len(one[start : start + size])]
