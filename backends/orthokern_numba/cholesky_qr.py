@@ -10,15 +10,16 @@ from scipy.linalg import get_lapack_funcs
 
 from .hashing import scattered_rows
 from .library import aligned_empty, library
-from .normal_equations import gram_sum
-from .panels import divide, divisor_panels, pay, times_upper, upper_panels
+from .panels import divide, times_upper
+from .products import divisor_of, gram_sum, panels_of, tiles_pay
 
 # Rows of a block that stays in cache while it is divided and its Gram matrix summed.
 BLOCK = 1024
 # Below so many rows a column, or so many entries, Householder's method is as quick.
 ROWS_A_COLUMN, ENTRIES = 6, 1 << 14
-# The Gram matrix of a whitened A has eigenvalues between about 0.3 and 12; its Cholesky factor has to look like that.
-LEAST_CONDITION = 1e-3
+# The Gram matrix of a whitened A has eigenvalues between about 0.3 and 12. From these reciprocal condition numbers of
+# its Cholesky factor in the 1-norm, times d^0.9 and d^0.5, Q is orthonormal to rounding, and worth a second pass.
+WHITE, LEAST_CONDITION = 0.35, 1e-3
 NNZ = 8
 
 
@@ -68,20 +69,24 @@ def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
     if not (np.isfinite(r0).all() and diagonal.min() > 0):
         return False
     r0 *= (np.diagonal(r0).conj() / diagonal)[:, None]
-    g = _whitened_gram(a, r0, q)
-    low, failed = f.potrf(g, lower=0, clean=1, overwrite_a=1)
-    if failed or not lapack.trcon(low, norm="1", uplo="U", diag="N")[0] > LEAST_CONDITION / d**0.5:
-        return False
-    _multiply(q, low)
-    upper = f.trmm(1.0, low, r0)
-    r[...] = upper
+    g, condition = _whitened_gram(a, r0, q), 0.0
+    # Where R0 is nearly singular Y need not be white; then its Q is whitened once more.
+    while not condition > WHITE / d**0.9:
+        low, failed = f.potrf(g, lower=0, clean=1, overwrite_a=1)
+        condition = 0.0 if failed else lapack.trcon(low, norm="1", uplo="U", diag="N")[0]
+        if not condition > LEAST_CONDITION / d**0.5:
+            return False
+        _multiply(q, low)
+        r0 = f.trmm(1.0, low, r0)
+        g = _gram(q) if condition <= WHITE / d**0.9 else g
+    r[...] = r0
     return True
 
 
 def _whitened_gram(a: np.ndarray, r0: np.ndarray, q: np.ndarray) -> np.ndarray:
     """``Y = A R0^{-1}`` into ``q``; both triangles of ``Y^H Y``."""
     sums, g = gram_sum(r0.shape[0], a.dtype), np.empty_like(r0, order="C")
-    trsm, panels = library(a.dtype).trsm, divisor_panels(r0) if pay(a.dtype) else None
+    trsm, panels = library(a.dtype).trsm, divisor_of(r0) if tiles_pay(a.dtype) else None
     for start in range(0, len(a), BLOCK):
         rows, block = a[start : start + BLOCK], q[start : start + BLOCK]
         if panels is None:
@@ -93,11 +98,19 @@ def _whitened_gram(a: np.ndarray, r0: np.ndarray, q: np.ndarray) -> np.ndarray:
     return g
 
 
+def _gram(q: np.ndarray) -> np.ndarray:
+    sums, g = gram_sum(q.shape[1], q.dtype), np.empty((q.shape[1],) * 2, q.dtype)
+    for start in range(0, len(q), BLOCK):
+        sums.add(q[start : start + BLOCK])
+    sums.write(g)
+    return g
+
+
 def _multiply(q: np.ndarray, r: np.ndarray) -> None:
     """``Q <- Q R^{-1}`` of a well conditioned R, by its inverse."""
     inverse, _ = _lapack(q.dtype).trtri(r)
-    if pay(q.dtype):
-        times_upper(q, upper_panels(inverse), q)
+    if tiles_pay(q.dtype):
+        times_upper(q, panels_of(inverse), q)
         return
     trmm = library(q.dtype).trmm
     for start in range(0, len(q), BLOCK):

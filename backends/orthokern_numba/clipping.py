@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from .library import aligned_empty
-from .rectangular import upper_gram
+from .products import upper_gram
 from .small import LARGEST
 from .spectral import thin_svd
 

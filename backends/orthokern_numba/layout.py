@@ -16,9 +16,13 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from .panels import add_product
+
 TILE = 32
 # Columns that one leaf of the Gauss-Jordan recursion eliminates without BLAS.
 LEAF = 8
+# Narrower products are left to BLAS.
+LEAST_TILED = 32
 
 
 @intrinsic
@@ -94,7 +98,13 @@ def _eliminate(a: np.ndarray, pivots: np.ndarray, start: int, stop: int) -> bool
 
 @numba.njit(cache=True)
 def _carry(
-    gemm: int, a: np.ndarray, pivots: np.ndarray, done: Any, columns: Any, work: np.ndarray
+    gemm: int,
+    panels: np.ndarray | None,
+    a: np.ndarray,
+    pivots: np.ndarray,
+    done: Any,
+    columns: Any,
+    work: np.ndarray,
 ) -> None:
     """Apply to ``columns`` the elimination that the columns ``done`` hold."""
     n, start, first = a.shape[0], done[0], columns[0]
@@ -106,6 +116,10 @@ def _carry(
             work[j * depth + k] = column[p]
             column[p] = column[start + k]
             column[start + k] = 0
+    if panels is not None and min(width, depth) >= LEAST_TILED:
+        factors = work[: width * depth].reshape(width, depth)
+        add_product(factors, a[start : start + depth], panels, a[first : first + width])
+        return
     one = a.dtype.type(1)
     _gemm(gemm, (n, width, depth), one, a[start], n, work, depth, a[first], n)
 
@@ -135,7 +149,12 @@ def _program(n: int) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _run(
-    gemm: int, program: np.ndarray, a: np.ndarray, work: np.ndarray, order: np.ndarray
+    gemm: int,
+    panels: np.ndarray | None,
+    program: np.ndarray,
+    a: np.ndarray,
+    work: np.ndarray,
+    order: np.ndarray,
 ) -> bool:
     n = a.shape[0]
     pivots = np.empty(n, np.int64)
@@ -144,10 +163,11 @@ def _run(
         if direction == 0:
             if not _eliminate(a, pivots, start, stop):
                 return False
-        elif direction == 1:
-            _carry(gemm, a, pivots, (start, middle), (middle, stop), work)
         else:
-            _carry(gemm, a, pivots, (middle, stop), (start, middle), work)
+            done, columns = (start, middle), (middle, stop)
+            if direction == 2:
+                done, columns = columns, done
+            _carry(gemm, panels, a, pivots, done, columns, work)
     for i in range(n):
         order[i] = i
     for i in range(n):
@@ -156,15 +176,15 @@ def _run(
     return True
 
 
-def invert(gemm: int, a: np.ndarray, work: np.ndarray, order: np.ndarray) -> bool:
+def invert(carrier: Any, a: np.ndarray, work: np.ndarray, order: np.ndarray) -> bool:
     """Overwrite ``a`` by the inverse of the row-permuted matrix; False if a pivot vanishes.
 
     Recursive Gauss-Jordan elimination with partial pivoting: the left half of the columns, its effect on the
     right half by one product, the right half, and back. 2 n^3 flops, of which all but n^2 LEAF are products of
     matrices. ``order`` receives the permutation: column i of the result belongs to row ``order[i]`` of the
-    matrix. ``work``: flat, (n/2 + LEAF)^2 entries.
+    matrix. ``work``: flat, (n/2 + LEAF)^2 entries. ``carrier`` as `products.carrier` gives it.
     """
-    return bool(_run(gemm, _program(a.shape[0]), a, work, order))
+    return bool(_run(*carrier, _program(a.shape[0]), a, work, order))
 
 
 @numba.njit(cache=True)

@@ -18,6 +18,7 @@ from orthokern.spectral.plan import STATS_WIDTH, Stat, StepKind
 
 from . import layout
 from .library import aligned_empty, library, probe, real_dtype
+from .products import add_times_hermitian, carrier, write_upper_gram
 
 # Power steps underestimate: on slowly decaying spectra the largest singular value by more than 3 percent.
 UPPER_MARGIN, LOWER_MARGIN = 1.1, 0.7
@@ -119,6 +120,7 @@ class Iterate:
         m, self.n = x.shape
         square = (self.n, self.n)
         self.f = library(x.dtype)
+        self.carrier = carrier(x.dtype)
         self.eps = float(np.finfo(x.dtype).eps)
         self.x, self.y = (aligned_empty(x.shape, x.dtype, "F") for _ in range(2))
         self.w = aligned_empty(square, x.dtype, "F")
@@ -132,7 +134,7 @@ class Iterate:
     def invert(self) -> bool:
         """``Y`` becomes the inverse of X up to the order of its columns; False at a zero pivot."""
         np.copyto(self.y, self.x)
-        return bool(layout.invert(self.f.gemm_address, self.y.T, self.w.T.reshape(-1), self.order))
+        return bool(layout.invert(self.carrier, self.y.T, self.w.T.reshape(-1), self.order))
 
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bounds of the singular values, from X and the inverse in Y."""
@@ -159,8 +161,7 @@ class Iterate:
         m = self.x.shape[0]
         size = COMPLEX_BLOCK if self.x.dtype.kind == "c" else m
         for i in range(0, m, size):
-            rows, beta = self.x[i : i + size], float(i > 0)
-            self.f.rank_k(factor, rows, trans=self.f.adjoint, c=self.w, beta=beta, overwrite_c=1)
+            write_upper_gram(factor, self.x[i : i + size], self.w, beta=float(i > 0))
         return self.w
 
     def polynomial(self, coefficients: tuple[float, ...], *, near: bool = False) -> None:
@@ -179,7 +180,8 @@ class Iterate:
             layout.scale_upper(p.T, c1, c0)
         else:
             layout.mirror(self.w.T)
-            p = self.f.rank_k(coefficients[2], self.w, c=self.p, beta=0.0, overwrite_c=1)
+            p = self.p
+            write_upper_gram(coefficients[2], self.w, p)
             layout.add_upper(p.T, self.w.T, c1, c0)
         self.apply(p, added=near)
 
@@ -190,7 +192,7 @@ class Iterate:
         if added:
             np.copyto(out, self.x)
         beta = self.scale if added else 0.0
-        self.f.hermitian_product(self.scale, p, self.x, side=1, c=out, beta=beta, overwrite_c=1)
+        add_times_hermitian(self.scale, self.x, p, out, beta=beta)
         if in_place_of_gram:
             self.x, self.w = self.w, self.x
         else:
@@ -206,8 +208,7 @@ class Iterate:
         p = halves[n * n :].reshape(n, n)
         layout.half_defect(self.w.T, p)
         out = self.w.T.reshape(-1).view(single)[: n * n].reshape(n, n)
-        product = library(single).hermitian_product
-        product(self.scale, p.T, copy.T, side=1, c=out.T, beta=0.0, overwrite_c=1)
+        add_times_hermitian(self.scale, copy.T, p.T, out.T, beta=0.0)
         layout.blend(out, self.x.T, self.real(self.scale))
         self.scale = 1.0
 

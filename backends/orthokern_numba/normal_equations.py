@@ -12,14 +12,12 @@ import numba
 import numpy as np
 
 from .library import aligned_empty, library, real_dtype
-from .panels import PanelGram, mirror_up, pay, times_upper, upper_panels
+from .panels import times_upper
+from .products import gram_sum, panels_of, tiles_pay
 
 # Numbers of a block: 1 MiB in double precision.
 BLOCK = 2**17
 LEAST_ROWS = 16
-# NumPy's product of a real block with itself, which fills both triangles, pays from so many rows for each column on.
-# Of an array that is read as it is, a block has twice as many.
-PRODUCT_ROWS = 8
 # What is not finite, or leaves the range, is the caller's to find.
 QUIET = np.errstate(invalid="ignore", over="ignore")
 DOUBLE = {"f": np.dtype(np.float64), "F": np.dtype(np.complex128)}
@@ -73,14 +71,6 @@ def _squares(r: np.ndarray) -> Any:
 
 
 @numba.njit(cache=True)
-def _mirror_down(g: np.ndarray) -> None:
-    """Fill the rows above the diagonal from those below."""
-    for i in range(g.shape[0]):
-        for j in range(i):
-            g[j, i] = g[i, j]
-
-
-@numba.njit(cache=True)
 def is_upper(p: np.ndarray) -> bool:
     """Whether nothing but zeros stands below the diagonal."""
     for i in range(p.shape[0]):
@@ -88,42 +78,6 @@ def is_upper(p: np.ndarray) -> bool:
             if p[i, j] != 0:
                 return False
     return True
-
-
-class BlasGram:
-    """Sum of ``block^H block`` over blocks of rows, of which the upper triangle is held."""
-
-    def __init__(self, d: int, dtype: np.dtype) -> None:
-        self.least_rows = PRODUCT_ROWS * d
-        self.rank_k = library(dtype).rank_k
-        self.total = aligned_empty((d, d), dtype, "F")
-        self.total[...] = 0
-        self.part = aligned_empty((d, d), dtype, "F")
-        self.whole = True
-
-    def add(self, block: np.ndarray) -> None:
-        """The transpose of a row-major block is column-major: the sum is the conjugate of the one looked for."""
-        if block.dtype.kind != "c" and len(block) >= self.least_rows:
-            np.matmul(block.T, block, out=self.part.T)
-            self.total += self.part
-        else:
-            self.rank_k(1.0, block.T, beta=1.0, c=self.total, overwrite_c=1)
-            self.whole = False
-
-    def write(self, g: np.ndarray) -> None:
-        """Both triangles; a real sum is written by its rows, which are the columns that were summed."""
-        if g.dtype.kind == "c":
-            np.conj(self.total, out=g)
-            mirror_up(g)
-        else:
-            np.copyto(g, self.total.T)
-            if not self.whole:
-                _mirror_down(g)
-
-
-def gram_sum(d: int, dtype: np.dtype) -> BlasGram | PanelGram:
-    """A sum of Gram matrices, zero to begin with."""
-    return PanelGram(d, dtype) if pay(dtype) else BlasGram(d, dtype)
 
 
 def _members(a: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -173,10 +127,10 @@ def _multiplier(p: np.ndarray, rows: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function that multiplies blocks of up to so many rows by P; one may overwrite what the last one returned."""
     if not is_upper(p):
         return lambda block: block @ p
-    if not pay(p.dtype):
+    if not tiles_pay(p.dtype):
         trmm, columns = library(p.dtype).trmm, np.asfortranarray(p)
         return lambda block: trmm(1.0, columns, block.T, trans_a=1).T
-    panels, buffer = upper_panels(p), aligned_empty((rows, len(p)), p.dtype)
+    panels, buffer = panels_of(p), aligned_empty((rows, len(p)), p.dtype)
 
     def times(block: np.ndarray) -> np.ndarray:
         out = buffer[: len(block)]

@@ -11,6 +11,7 @@ import numpy as np
 from . import layout
 from .library import aligned_empty, library, probe, thin_qr
 from .newton import Core, Factor, Iterate, completed, is_backward_stable, prepared, square_factor
+from .products import multiplied, upper_gram
 
 # Above this condition number the Gram route loses kappa^2 eps.
 GRAM_CONDITION = 2.5
@@ -29,30 +30,9 @@ def tall_factor(a: np.ndarray, cutoff: float, goal: float | None = None) -> Fact
     return _by_householder(a, cutoff, goal) if found is None else found
 
 
-def upper_gram(a: np.ndarray) -> np.ndarray:
-    """Upper triangle of ``A^H A``, zeros below; no copy of ``a`` whichever way it lies."""
-    f, n = library(a.dtype), a.shape[1]
-    g = aligned_empty((n, n), a.dtype, "F")
-    g[...] = 0
-    if not a.flags.c_contiguous:
-        f.rank_k(1.0, a, trans=f.adjoint, c=g, beta=0.0, overwrite_c=1)
-        return g
-    # The transpose of a row-major matrix is column-major: A^T (A^T)^H is the conjugate of A^H A.
-    f.rank_k(1.0, a.T, c=g, beta=0.0, overwrite_c=1)
-    return np.conj(g) if a.dtype.kind == "c" else g
-
-
-def _times(a: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``A W`` in the layout of ``a``."""
-    shape = a.shape[0], weights.shape[1]
-    if a.flags.c_contiguous:
-        return np.matmul(a, np.ascontiguousarray(weights), out=aligned_empty(shape, a.dtype, "C"))
-    return np.matmul(a, weights, out=aligned_empty(shape, a.dtype, "F"))
-
-
 def _cholesky(g: np.ndarray) -> np.ndarray | None:
     """Upper triangular R with ``R^H R = G``, in place; None if G is not positive definite."""
-    r, info = library(g.dtype).potrf(g, clean=0, overwrite_a=1)
+    r, info = library(g.dtype).potrf(g, clean=1, overwrite_a=1)
     return r if info == 0 else None
 
 
@@ -81,7 +61,7 @@ def _byupper_gram(
     """``A W`` with ``W = R^{-1} polar(R)``, which is ``G^{-1/2}``."""
     stats = completed(*start, goal)
     core = Core(start[0].x, r)
-    u = _times(a, library(a.dtype).trsm(1.0, r, core.u))
+    u = multiplied(a, library(a.dtype).trsm(1.0, r, core.u))
     return Factor(u, stats, core) if _is_right(a, u, goal) else None
 
 
@@ -113,7 +93,7 @@ def _by_two_cholesky(
     inner = square_factor(product, cutoff, goal)
     if inner is None:
         return None
-    u = _times(q, f.trsm(1.0, second, inner.u))
+    u = multiplied(q, f.trsm(1.0, second, inner.u))
     return Factor(u, inner.stats, Core(inner.u, product)) if _is_right(a, u, goal) else None
 
 

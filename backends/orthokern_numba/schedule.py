@@ -21,6 +21,7 @@ from orthokern.spectral.plan import (
 from . import layout
 from .library import probe, thin_qr
 from .newton import UPPER_MARGIN, Factor, Iterate
+from .products import multiplied
 
 MOST_CLOSING_STEPS = 6
 # A step of X^H X separates squares of singular values, one of G - I what is small and of both signs.
@@ -151,7 +152,7 @@ def _horner(g: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
     factor = g * coefficients[-1]
     for place, coefficient in enumerate(reversed(coefficients[:-1])):
         if place:
-            factor = g @ factor
+            factor = multiplied(g, factor)
         factor.reshape(-1, order="A")[:: n + 1] += coefficient
     return factor
 
@@ -170,16 +171,16 @@ def _gram_form(state: Iterate, steps: tuple[Step, ...], restarts: tuple[int, ...
     g = _full_gram(state)
     for i, step in enumerate(steps):
         if i in restarts and total is not None:
-            state.x = np.asfortranarray(state.x @ total)
+            state.x = multiplied(state.x, total)
             total, g = None, _full_gram(state)
         factor = _horner(g, step.coefficients)
-        total = factor if total is None else total @ factor
+        total = factor if total is None else multiplied(total, factor)
         if i + 1 < len(steps) and i + 1 not in restarts:
-            g = factor @ g @ factor
+            g = multiplied(multiplied(factor, g), factor)
             g += g.conj().T
             g *= 0.5
     if total is not None:
-        state.x = np.asfortranarray(state.x @ total)
+        state.x = multiplied(state.x, total)
 
 
 def _full_gram(state: Iterate) -> np.ndarray:

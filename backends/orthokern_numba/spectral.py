@@ -13,6 +13,7 @@ from orthokern.spectral.plan import STATS_WIDTH, Schedule, Stat, StepKind
 from . import layout
 from .library import aligned_empty, probe, real_dtype
 from .newton import Core, Factor, backward_limit, square_factor
+from .products import adjoint_multiplied, tiles_pay
 from .rectangular import tall_factor
 from .schedule import execute
 from .small import LARGEST, SUPPORTED_DTYPES, batched_polar
@@ -276,14 +277,16 @@ def _skewness(uh: np.ndarray, u: np.ndarray, x: np.ndarray) -> float:
 def _hermitian(u: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:
     uh = u.conj().T
     if _skewness(uh, u, x) > HERMITIAN_TO_ROUNDING * float(np.finfo(x.dtype).eps):
-        product = uh @ x
+        product = adjoint_multiplied(u, x)
         np.add(product, product.conj().T, out=h)
         h *= 0.5
-        return
-    _lower_product(uh, x, h)
-    layout.mirror(h)
-    if h.dtype.kind == "c":
-        h.reshape(-1)[:: h.shape[0] + 1].imag = 0
+    elif tiles_pay(x.dtype):
+        h[...] = adjoint_multiplied(u, x, hermitian=True)
+    else:
+        _lower_product(uh, x, h)
+        layout.mirror(h)
+        if h.dtype.kind == "c":
+            h.reshape(-1)[:: h.shape[0] + 1].imag = 0
 
 
 def _lower_product(uh: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:

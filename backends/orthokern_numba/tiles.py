@@ -6,7 +6,6 @@ The right factor comes in panels (p, depth, lanes): ``panels[j, i]`` is what row
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -92,35 +91,55 @@ def _sums(builder: Any, panels: _Array, b: _Array, width: int) -> Registers:
     return sums
 
 
-def _routine(finish: Callable[..., None], width: int) -> Any:
+def _routine(width: int) -> Any:
     @intrinsic
-    def routine(typing: Any, panels: Any, b: Any, c: Any) -> Any:
+    def routine(typing: Any, panels: Any, b: Any, c: Any, add: Any) -> Any:
+        """Write a tile, or add it to what is there; ``c`` (8, columns)."""
         kinds = (panels, b, c)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            arrays = [_Array(context, builder, *one) for one in zip(kinds, args, strict=True)]
-            finish(builder, _sums(builder, arrays[0], arrays[1], width), *arrays)
+            arrays = [_Array(context, builder, *one) for one in zip(kinds, args[:3], strict=True)]
+            sums = _sums(builder, arrays[0], arrays[1], width)
+            with builder.if_else(args[3]) as (adding, writing):
+                with adding:
+                    _store(builder, sums, arrays[2], add=True)
+                with writing:
+                    _store(builder, sums, arrays[2], add=False)
             return context.get_dummy_value()
 
-        return types.void(*kinds), generate
+        return types.void(*kinds, types.boolean), generate
 
     return routine
 
 
-def _add(builder: Any, sums: Registers, panels: _Array, b: _Array, c: _Array) -> None:
+def _store(builder: Any, sums: Registers, c: _Array, *, add: bool) -> None:
     for k, row in enumerate(sums):
         for v, value in enumerate(row):
-            c.store(builder.fadd(value, c.load(k, beyond=v)), k, beyond=v)
+            total = builder.fadd(value, c.load(k, beyond=v)) if add else value
+            c.store(total, k, beyond=v)
 
 
-def _write(builder: Any, sums: Registers, panels: _Array, b: _Array, c: _Array) -> None:
-    for k, row in enumerate(sums):
-        for v, value in enumerate(row):
-            c.store(value, k, beyond=v)
+tile_1, tile_2, tile_3 = (_routine(width) for width in range(1, WIDTH + 1))
+
+
+@intrinsic
+def divide_tile(typing: Any, panels: Any, b: Any, c: Any) -> Any:
+    """Divide the rows ``c`` of three panels (3, 8, lanes) by a triangle, where those before it are divided.
+
+    b holds -R in the rows of these, and then the triangle, its diagonal inverted.
+    """
+    kinds = (panels, b, c)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [_Array(context, builder, *one) for one in zip(kinds, args, strict=True)]
+        _divide(builder, _sums(builder, arrays[0], arrays[1], WIDTH), *arrays)
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
 
 
 def _divide(builder: Any, sums: Registers, panels: _Array, b: _Array, c: _Array) -> None:
-    """Forward substitution in registers; below the rows of the sums b has the triangle, its diagonal inverted."""
+    """Forward substitution in registers."""
     for k in range(HEIGHT):
         for v in range(len(sums[k])):
             sums[k][v] = builder.fadd(sums[k][v], c.load(v, k))
@@ -135,17 +154,6 @@ def _divide(builder: Any, sums: Registers, panels: _Array, b: _Array, c: _Array)
     for k, row in enumerate(sums):
         for v, value in enumerate(row):
             c.store(value, v, k)
-
-
-def _by_width(finish: Callable[..., None]) -> tuple[Any, ...]:
-    return tuple(_routine(finish, width) for width in range(1, WIDTH + 1))
-
-
-# Each (panels, b, c), with as many panels as its place says: c (8, columns) += the product; c = the product; and the
-# rows c of panels (p, 8, lanes) where b holds -R and then the triangle to divide by.
-add_1, add_2, add_3 = _by_width(_add)
-write_1, write_2, write_3 = _by_width(_write)
-(*_, divide_3) = _by_width(_divide)
 
 
 @intrinsic

@@ -13,6 +13,7 @@ from .._core.namespace import device, is_lazy, is_traced, namespace
 from .._core.typing import ArrayT
 from .cholesky_qr import MOST_SEED, balanced, gaussian, groups_of, oversampled, returned, thin_qr
 from .operators import sjlt
+from .products import adjoint_product, product
 
 # Columns that the adaptive range finder adds at a time.
 BLOCK = 16
@@ -187,10 +188,10 @@ def _range(a: Any, most: int, width: int, power: int, tol: float | None, seed: i
 
 def _powered(a: Any, omega: Any, power: int, seed: int) -> Any:
     """Basis of the range of ``(A A^H)^power A Omega``, orthonormal after each product."""
-    q, _ = thin_qr(a @ omega, seed=seed)
+    q, _ = thin_qr(product(a, omega), seed=seed)
     for _ in range(power):
-        q, _ = thin_qr(adjoint(a) @ q, seed=seed)
-        q, _ = thin_qr(a @ q, seed=seed)
+        q, _ = thin_qr(adjoint_product(a, q), seed=seed)
+        q, _ = thin_qr(product(a, q), seed=seed)
     return q
 
 
@@ -213,7 +214,7 @@ def _grown(a: Any, most: int, power: int, tol: float, seed: int) -> Any:
 def _svd(a: Any, options: Options) -> tuple[Any, Any, Any]:
     """Of a tall ``a``: the short side of ``Q^H A`` by a QR, so that the decomposition is of a small square."""
     q = _range(a, *options)
-    right, r = thin_qr(adjoint(a) @ q, seed=options[-1])
+    right, r = thin_qr(adjoint_product(a, q), seed=options[-1])
     if 0 in r.shape:
         xp = namespace(a)
         real = xp.real(a) if is_complex(a) else a

@@ -9,11 +9,7 @@ pytest.importorskip("numba")
 
 from hypothesis import given
 from hypothesis import strategies as st
-from orthokern_numba import cholesky_qr, normal_equations, panels
-from threadpoolctl import threadpool_limits
-
-from orthokern.sketching import cholesky_qr as qr_body
-from orthokern.sketching import normal_equations as body
+from orthokern_numba import panels, products
 
 # One register, its neighbours, a full tile and its neighbours, several tiles.
 COLUMNS = [1, 7, 8, 9, 16, 23, 24, 25, 61, 100]
@@ -33,7 +29,7 @@ def triangle(d, condition=10.0, seed=0):
 
 
 def gram(x, size=128):
-    total, out = panels.PanelGram(x.shape[1], x.dtype), np.empty((x.shape[1],) * 2, x.dtype)
+    total, out = products.TiledGram(x.shape[1], x.dtype), np.empty((x.shape[1],) * 2, x.dtype)
     for start in range(0, len(x), size):
         total.add(x[start : start + size])
     total.write(out)
@@ -57,7 +53,7 @@ def test_times_a_triangle_also_in_place(n, d, dtype):
     bound = (d + 1) * np.finfo(dtype).eps * np.abs(x) @ np.abs(t)
     out, same = np.full_like(x, np.nan), x.copy()
     for source, target in ((x, out), (same, same)):
-        panels.times_upper(source, panels.upper_panels(t), target)
+        panels.times_upper(source, products.panels_of(t), target)
         assert np.all(np.abs(target - x.astype("float64") @ t) <= bound)
 
 
@@ -68,7 +64,7 @@ def test_every_quotient_solves_a_system_nearby_also_in_place(n, d, condition):
     x, r = normal(n, d), triangle(d, condition)
     out, same = np.full_like(x, np.nan), x.copy()
     for source, target in ((x, out), (same, same)):
-        panels.divide(source, panels.divisor_panels(r), target)
+        panels.divide(source, products.divisor_of(r), target)
         wrong = np.abs(target @ r - x)
         assert np.all(wrong <= 4 * (d + 1) * np.finfo(float).eps * np.abs(target) @ np.abs(r))
 
@@ -77,9 +73,9 @@ def test_every_quotient_solves_a_system_nearby_also_in_place(n, d, condition):
 def test_products_of_any_shape(n, d, seed):
     x, r = normal(n, d, seed=seed), triangle(d, seed=seed)
     np.testing.assert_allclose(gram(x, size=16), x.T @ x, atol=1e-13 * n)
-    panels.divide(x, panels.divisor_panels(r), x)
+    panels.divide(x, products.divisor_of(r), x)
     back = np.empty_like(x)
-    panels.times_upper(x, panels.upper_panels(r), back)
+    panels.times_upper(x, products.panels_of(r), back)
     np.testing.assert_allclose(back, normal(n, d, seed=seed), atol=1e-13 * d)
 
 
@@ -88,8 +84,8 @@ def test_rows_do_not_meet_what_is_not_finite_in_others():
     x[3, 2], x[28, 0] = np.nan, np.inf
     hit = np.isin(np.arange(30), [3, 28])
     for function, factor in (
-        (panels.times_upper, panels.upper_panels(r)),
-        (panels.divide, panels.divisor_panels(r)),
+        (panels.times_upper, products.panels_of(r)),
+        (panels.divide, products.divisor_of(r)),
     ):
         out = np.zeros_like(x)
         function(x, factor, out)
@@ -98,7 +94,7 @@ def test_rows_do_not_meet_what_is_not_finite_in_others():
 
 def test_a_zero_on_the_diagonal_is_seen():
     r, out = np.diag([1.0, 0.0, 2.0]), np.zeros((4, 3))
-    panels.divide(normal(4, 3), panels.divisor_panels(r), out)
+    panels.divide(normal(4, 3), products.divisor_of(r), out)
     assert np.isfinite(out[:, 0]).all()
     assert not np.isfinite(out[:, 1]).any()
 
@@ -107,8 +103,8 @@ def test_powers_of_two_in_the_columns_change_no_bit():
     scale = 2.0 ** np.linspace(-500, 500, 40).round()
     x, r = normal(50, 40), triangle(40)
     plain, scaled = np.empty_like(x), np.empty_like(x)
-    panels.divide(x, panels.divisor_panels(r), plain)
-    panels.divide(x * scale, panels.divisor_panels(r * scale), scaled)
+    panels.divide(x, products.divisor_of(r), plain)
+    panels.divide(x * scale, products.divisor_of(r * scale), scaled)
     assert np.array_equal(scaled, plain)
 
 
@@ -117,57 +113,7 @@ def test_rows_that_are_read_only_and_far_apart():
     x.flags.writeable = False
     r, out = triangle(17), np.empty((50, 17))
     np.testing.assert_allclose(gram(x), x.T @ x, atol=1e-12)
-    panels.divide(x, panels.divisor_panels(r), out)
+    panels.divide(x, products.divisor_of(r), out)
     np.testing.assert_allclose(out @ r, x, atol=1e-13)
-    panels.times_upper(x, panels.upper_panels(r), out)
+    panels.times_upper(x, products.panels_of(r), out)
     np.testing.assert_allclose(out, x @ r, atol=1e-13)
-
-
-def test_blas_has_the_products_that_are_complex_or_on_several_threads(monkeypatch):
-    monkeypatch.setattr(panels, "_has_wide_registers", lambda: True)
-    with threadpool_limits(1, "blas"):
-        assert panels.pay(np.dtype("float64"))
-        assert not panels.pay(np.dtype("complex128"))
-    with threadpool_limits(2, "blas"):
-        assert not panels.pay(np.dtype("float64"))
-
-
-@pytest.fixture(params=[False, True], ids=["blas", "tiles"])
-def either_way(request, monkeypatch):
-    for module in (normal_equations, cholesky_qr):
-        monkeypatch.setattr(module, "pay", lambda dtype: request.param and dtype.kind == "f")
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-@pytest.mark.usefixtures("either_way")
-def test_sums_over_rows_are_those_of_the_body(dtype, order):
-    a = np.asarray(normal(2, 900, 37).astype(dtype), order=order)
-    b = normal(2, 900, 2, seed=1).astype(dtype)
-    p = np.triu(normal(2, 37, 37, seed=2)).astype("complex128" if "c" in dtype else "float64")
-    pairs = [
-        (normal_equations.normal_equations(a, b), body.normal_equations.body(a, b)),
-        ([normal_equations.whitened_gram(a, p)], [body.whitened_gram.body(a, p)]),
-        ([normal_equations.whitened_gram(a, p + 1)], [body.whitened_gram.body(a, p + 1)]),
-    ]
-    for found, expected in pairs:
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-11 * np.abs(other).max())
-
-
-@pytest.mark.usefixtures("either_way")
-def test_a_rough_gram_matrix_is_right_to_single_precision():
-    a = normal(3000, 37)
-    found = normal_equations.rough_gram(a)
-    np.testing.assert_allclose(found, a.T @ a, atol=3e-5 * 3000)
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("condition", [1.0, 1e12])
-@pytest.mark.usefixtures("either_way")
-def test_factors_are_those_of_householder(condition, order):
-    a = np.linalg.qr(normal(2500, 37))[0] @ triangle(37, condition)
-    q, r = cholesky_qr.thin_qr(np.asarray(a, order=order), seed=0)
-    assert np.linalg.norm(q.T @ q - np.eye(37), 2) < 5e-15
-    assert np.linalg.norm(a - q @ r) < 5e-15
-    np.testing.assert_allclose(r, qr_body.thin_qr.body(a, seed=0)[1], atol=1e-13)

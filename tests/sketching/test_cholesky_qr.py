@@ -60,6 +60,15 @@ def test_fast_path_has_the_accuracy_of_the_spec():
     assert np.linalg.norm(a - q @ r) <= 6e-15 * np.linalg.norm(a)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("d", [6, 30])
+def test_duplicate_columns_are_orthonormal_to_the_same_accuracy(d, seed):
+    half = graded(2000, d, 1e3)
+    q, r, *_ = orthokern.rand_cholqr(np.concatenate([half, half], axis=1), seed=seed)
+    assert np.linalg.norm(q.T @ q - np.eye(2 * d), 2) <= 6e-15
+    assert np.linalg.norm(np.concatenate([half, half], axis=1) - q @ r) <= 6e-15
+
+
 def test_the_seed_changes_roundings_alone():
     a = graded(8192, 32, 1e3)
     one, two = (orthokern.rand_cholqr(a, seed=s) for s in (0, 99))
