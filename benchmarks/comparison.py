@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interleave import Rounds, one_thread, race, ratio
+from interleave import Rounds, one_thread, race, ratio, thread_pools
 
 from orthokern.__main__ import machine
 
@@ -110,7 +110,7 @@ def markdown(report: Report, content: dict[str, Any]) -> str:
     lines = [
         f"# {report.title}",
         "",
-        f"{last}, {about.get('processor', '')}, one thread ({content['threads']}).",
+        f"{last}, {about.get('processor', '')}, one thread ({content['threads']}); {content['blas']}.",
         "",
         "- ratio: peer time / orthokern time on the same input, median over the rounds",
         f"- error: {report.error}",
@@ -139,6 +139,7 @@ def run(report: Report, given: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small and few: proves nothing")
     parser.add_argument("--only", default="", metavar="NAME", help="problems named like this")
     parser.add_argument("--record", action="store_true", help="put these rows into the record")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the record")
     asked = parser.parse_args(given)
     chosen = [task for task in report.tasks(asked.quick) if asked.only in task.name]
     rows = []
@@ -148,17 +149,27 @@ def run(report: Report, given: Sequence[str] | None = None) -> int:
         for number, task in enumerate(chosen, 1):
             sys.stderr.write(f"[{number}/{len(chosen)}] {task.name}\n")
             rows += measure(task, QUICK_ROUNDS if asked.quick else ROUNDS)
-    about = {"machine": machine(), "threads": limiter, "versions": _versions()}
+        blas = _blas()
+    about = {"machine": machine(), "threads": limiter, "blas": blas, "versions": _versions()}
     content = {**about, "rows": rows}
     print(markdown(report, content))
     if asked.record or not (asked.quick or asked.only):
-        _write(report, content)
+        _write(report, content, asked.output)
     return 0
 
 
-def _write(report: Report, content: dict[str, Any]) -> None:
+def _blas() -> str:
+    """Versions of the libraries of linear algebra, and the processors that they take this one for."""
+    pools = [pool for pool in thread_pools() if "architecture" in pool]
+    return ", ".join(
+        f"{pool['prefix']} {pool['version']} for {pool['architecture']}" for pool in pools
+    )
+
+
+def _write(report: Report, content: dict[str, Any], folder: Path) -> None:
     """Rows of the record that were measured anew are replaced; others, of the same versions, stay."""
-    place = RESULTS / f"{report.name}.json"
+    folder.mkdir(exist_ok=True)
+    place = folder / f"{report.name}.json"
     before = json.loads(place.read_text(encoding="utf-8")) if place.exists() else content
     if before["versions"] == content["versions"] and before["machine"] == content["machine"]:
         fresh = {(row["problem"], row["peer"]): row for row in content["rows"]}

@@ -20,7 +20,8 @@ ROWS_A_COLUMN, ENTRIES = 6, 1 << 14
 # The Gram matrix of a whitened A has eigenvalues between about 0.3 and 12. From these reciprocal condition numbers of
 # its Cholesky factor in the 1-norm, times d^0.9 and d^0.5, Q is orthonormal to rounding, and worth a second pass.
 WHITE, LEAST_CONDITION = 0.35, 1e-3
-NNZ = 8
+# Entries of a column of the sketch: with so many columns half of them embed as well.
+MANY_COLUMNS, NNZ, FEWER = 32, 8, 4
 
 
 class _Lapack(NamedTuple):
@@ -62,8 +63,9 @@ def _sketched(a: np.ndarray, q: np.ndarray, r: np.ndarray, seed: int) -> bool:
     """Write the factors into ``q`` and ``r``; False where they would not be accurate."""
     d = a.shape[1]
     f, lapack = library(a.dtype), _lapack(a.dtype)
-    rows = -(-2 * d // NNZ) * NNZ
-    sketch = scattered_rows(a, rows=rows, nnz=NNZ, seed=seed, start=0, stream=1, group=0)
+    nnz = NNZ if d < MANY_COLUMNS else FEWER
+    rows = -(-2 * d // nnz) * nnz
+    sketch = scattered_rows(a, rows=rows, nnz=nnz, seed=seed, start=0, stream=1, group=0)
     r0 = np.asfortranarray(np.triu(lapack.geqrf(sketch)[0][:d]))
     diagonal = np.abs(np.diagonal(r0))
     if not (np.isfinite(r0).all() and diagonal.min() > 0):
