@@ -150,6 +150,8 @@ def run(report: Report, given: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"[{number}/{len(chosen)}] {task.name}\n")
             rows += measure(task, QUICK_ROUNDS if asked.quick else ROUNDS)
         blas = _blas()
+    if not rows:
+        return 0
     about = {"machine": machine(), "threads": limiter, "blas": blas, "versions": _versions()}
     content = {**about, "rows": rows}
     print(markdown(report, content))

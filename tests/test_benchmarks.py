@@ -31,6 +31,7 @@ MODULES = (
     "gpu",
     "transport",
     "points",
+    "comparison",
 )
 
 
@@ -62,6 +63,18 @@ def targets(tasks, peer):
 @pytest.mark.parametrize("name", MODULES)
 def test_scripts_import(scripts, name):
     assert scripts(name).__doc__
+
+
+def test_products_are_compared_with_those_of_blas(scripts, monkeypatch, capsys):
+    products = pytest.importorskip("orthokern_numba.products")
+    monkeypatch.setattr(products, "tiles_pay", lambda dtype: True)
+    assert scripts("products").main(["--quick"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "| numpy x" in line]
+    assert len(rows) == 3
+    assert all(float(row.split("|")[7]) < 1e-14 for row in rows)
+    monkeypatch.setattr(products, "tiles_pay", lambda dtype: False)
+    assert scripts("products").main([]) == 0
+    assert not capsys.readouterr().out
 
 
 def test_every_target_is_a_task(scripts, tasks):

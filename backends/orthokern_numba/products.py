@@ -89,10 +89,14 @@ class BlasGram:
             self.whole = False
 
     def write(self, g: np.ndarray) -> None:
-        """Both triangles of a row-major G."""
-        np.conj(self.total, out=g) if g.dtype.kind == "c" else np.copyto(g, self.total)
-        if not self.whole:
+        """Both triangles of a row-major G; a real sum by its rows, which are the columns that were summed."""
+        if g.dtype.kind == "c":
+            np.conj(self.total, out=g)
             mirror(g.T)
+        else:
+            np.copyto(g, self.total.T)
+            if not self.whole:
+                mirror(g)
 
 
 class TiledGram:
@@ -194,7 +198,7 @@ def multiplied(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def adjoint_multiplied(x: np.ndarray, y: np.ndarray, *, hermitian: bool = False) -> np.ndarray:
     """``X^H Y``, row-major; of a product that is Hermitian one triangle may stand for both."""
     if not tiles_pay(x.dtype):
-        return np.conj(x.T) @ y  # type: ignore[no-any-return]
+        return x.conj().T @ y  # type: ignore[no-any-return]
     out = aligned_empty((x.shape[1], y.shape[1]), x.dtype)
     out[...] = 0
     turned = x.flags.f_contiguous and y.flags.f_contiguous

@@ -45,9 +45,9 @@ def rand_cholqr(
     r"""Thin QR factorization ``A = Q R`` with a diagonal of R that is not negative.
 
     On processors with Numba: R0 of a sketch of A, the Cholesky factor of the Gram matrix of :math:`A R_0^{-1}`, which
-    is well conditioned whatever A is; on GPUs with CuPy Cholesky with a shift, repeated until Q is orthonormal;
-    Householder's method where that fails (rank deficiency) or would not pay. Other libraries run their own QR. The
-    factors are unique at full rank: ``seed`` changes roundings alone.
+    is well conditioned whatever A is, and once more where Q is not orthonormal yet; on GPUs with CuPy Cholesky with a
+    shift, repeated likewise; Householder's method where that fails (rank deficiency) or would not pay. Other libraries
+    run their own QR. The factors are unique at full rank: ``seed`` changes roundings alone.
 
     Parameters
     ----------
