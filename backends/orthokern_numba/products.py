@@ -18,6 +18,8 @@ from .layout import mirror
 from .library import aligned_empty, library
 from .panels import add_adjoint_product, add_gram, add_product, pack, pack_divisor
 
+# Processors for which OpenBLAS has kernels that fill their registers; in single precision none is faster.
+WIDE = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 # NumPy's product of a real block with itself, which fills both triangles, pays from so many rows for each column on.
 PRODUCT_ROWS = 8
 # Fewest and most rows between two visits of a tile of a Gram matrix.
@@ -41,10 +43,15 @@ def _has_wide_registers() -> bool:
     return not chosen and llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 
 
+@functools.cache
+def _blas_knows() -> bool:
+    return any(getattr(blas, "architecture", None) in WIDE for blas in _blas())
+
+
 def tiles_pay(dtype: np.dtype) -> bool:
     """Whether tiles, which run on one thread, are faster than BLAS as it is set now."""
-    is_served = dtype.char in "fd" and _has_wide_registers()
-    return is_served and all(blas.num_threads == 1 for blas in _blas())
+    is_served = dtype.char == "d" or (dtype.char == "f" and not _blas_knows())
+    return is_served and _has_wide_registers() and all(blas.num_threads == 1 for blas in _blas())
 
 
 def empty_panels(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:

@@ -29,10 +29,21 @@ def eps(x):
 
 def test_blas_has_the_products_that_are_complex_or_on_several_threads(monkeypatch):
     monkeypatch.setattr(products, "_has_wide_registers", lambda: True)
+    monkeypatch.setattr(products, "_blas_knows", lambda: False)
     with threadpool_limits(1, "blas"):
         assert products.tiles_pay(np.dtype("float64"))
+        assert products.tiles_pay(np.dtype("float32"))
         assert not products.tiles_pay(np.dtype("complex128"))
+        monkeypatch.setattr(products, "_blas_knows", lambda: True)
+        assert products.tiles_pay(np.dtype("float64"))
+        assert not products.tiles_pay(np.dtype("float32"))
     with threadpool_limits(2, "blas"):
+        assert not products.tiles_pay(np.dtype("float64"))
+
+
+def test_blas_has_all_products_on_processors_of_narrow_registers(monkeypatch):
+    monkeypatch.setattr(products, "_has_wide_registers", lambda: False)
+    with threadpool_limits(1, "blas"):
         assert not products.tiles_pay(np.dtype("float64"))
 
 
