@@ -18,6 +18,7 @@ UNSEEN = frozenset({"dask"})
 # What decomposes nothing.
 PRODUCTS_ALONE = frozenset(
     {
+        "adjoint_product",
         "balance",
         "c_transform",
         "cosh_rms",
@@ -34,9 +35,10 @@ PRODUCTS_ALONE = frozenset(
         "magnitude_quantile",
         "mixed_rows",
         "nearest_rows",
-        "normal_equations",
         "newton_schulz",
+        "normal_equations",
         "outlier_split",
+        "product",
         "project_simplex",
         "project_sparse_simplex",
         "prox_ksupport",

@@ -228,20 +228,14 @@ def _whitened_gram(a: Any, p: Any) -> Any:
     return whitened_gram(a, p)
 
 
-def _blas_is_as_quick(a: Any, b: Any) -> str | None:
-    from .products import blas_is_as_quick
-
-    return blas_is_as_quick(a, b)
-
-
-@backend.implements("product", when=_blas_is_as_quick)
+@backend.implements("product")
 def _product(a: Any, b: Any) -> Any:
     from .products import stacked_product
 
     return stacked_product(a, b, adjoint=False)
 
 
-@backend.implements("adjoint_product", when=_blas_is_as_quick)
+@backend.implements("adjoint_product")
 def _adjoint_product(a: Any, b: Any) -> Any:
     from .products import stacked_product
 

@@ -45,7 +45,7 @@ PATIENCE = 20
 
 
 @intrinsic
-def _times_power(typingctx, x, rounded):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _times_power(typing: Any, x: Any, rounded: Any) -> Any:
     """``x`` times two to the integer in the low bits of ``rounded``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

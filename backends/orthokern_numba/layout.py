@@ -26,7 +26,18 @@ LEAST_TILED = 32
 
 
 @intrinsic
-def _gemm(typingctx, address, shape, alpha, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _gemm(
+    typing: Any,
+    address: Any,
+    shape: Any,
+    alpha: Any,
+    a: Any,
+    lda: Any,
+    b: Any,
+    ldb: Any,
+    c: Any,
+    ldc: Any,
+) -> Any:
     """``C += alpha A B`` by the Fortran gemm at ``address``, on column-major data with leading dimensions.
 
     The address is an argument, not a global: that keeps the callers in Numba's cache.

@@ -147,7 +147,7 @@ def whitened_gram(a: np.ndarray, p: np.ndarray) -> np.ndarray:
     g = aligned_empty((*a.shape[:-2], d, d), dtype)
     for one, white, to_g in _members(a, p, g):
         sums = gram_sum(d, dtype)
-        times = _multiplier(white, _size(d))
+        times = _multiplier(white.astype(dtype, copy=False), _size(d))
         for _, block in _blocks(one, _size(d)):
             sums.add(times(block))
         sums.write(to_g)

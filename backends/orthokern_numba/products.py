@@ -225,19 +225,15 @@ def carrier(dtype: np.dtype) -> tuple[int, np.ndarray | None]:
     return library(dtype).gemm_address, panels
 
 
-def blas_is_as_quick(a: np.ndarray, b: np.ndarray) -> str | None:
-    """Why the products of two stacks are left to BLAS; None where tiles pay."""
-    if a.dtype != b.dtype or not tiles_pay(a.dtype):
-        return "BLAS is used for this dtype, or on this processor or number of threads"
-    if a.shape[:-2] != b.shape[:-2] or 0 in a.shape:
-        return "BLAS is used for empty stacks, and for those that are not alike"
-    if a.shape[-2] * a.shape[-1] * b.shape[-1] < LEAST_WORK:
-        return "BLAS is as quick for products this small"
-    return None
+def _is_worth_packing(a: np.ndarray, b: np.ndarray) -> bool:
+    alike = a.dtype == b.dtype and a.shape[:-2] == b.shape[:-2] and 0 not in a.shape
+    return alike and a.shape[-2] * a.shape[-1] * b.shape[-1] >= LEAST_WORK
 
 
 def stacked_product(a: np.ndarray, b: np.ndarray, *, adjoint: bool) -> np.ndarray:
     """``A B`` or ``A^H B`` of each pair."""
+    if not _is_worth_packing(a, b):
+        return (np.swapaxes(a, -1, -2).conj() if adjoint else a) @ b  # type: ignore[no-any-return]
     function = adjoint_multiplied if adjoint else multiplied
     if a.ndim == 2:
         return function(a, b)

@@ -14,7 +14,7 @@ from .library import aligned_empty, library
 
 
 @intrinsic
-def _posv(typingctx, address, system, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _posv(typing: Any, address: Any, system: Any, x: Any) -> Any:
     """Solve ``system y = x`` in place by the Fortran posv at ``address``, from the lower half of ``system``.
 
     Returns LAPACK's info: 0 where the system was positive definite. As an argument, the address stays out of the cache.

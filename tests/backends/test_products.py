@@ -147,15 +147,27 @@ def test_polar_factors(shape, order, condition):
     assert np.linalg.norm(found @ h - a / np.abs(a).max() * 0.9) <= 1e-13 * np.linalg.norm(h)
 
 
-def test_stacks_are_multiplied_member_by_member(monkeypatch):
-    monkeypatch.setattr(products, "tiles_pay", lambda dtype: True)
-    a, b, c = normal(2, 3, 90, 60), normal(2, 3, 60, 70), normal(2, 3, 90, 70)
-    assert products.blas_is_as_quick(a, b) is None
+@pytest.mark.parametrize(
+    "shapes",
+    [((2, 3, 90, 60), 70), ((4, 3), 2), ((0, 90, 60), 70), ((2, 0, 5), 3), ((90, 60), 0)],
+    ids=str,
+)
+@pytest.mark.usefixtures("either_way")
+def test_stacks_are_multiplied_member_by_member(shapes):
+    shape, k = shapes
+    a, b, c = normal(*shape), normal(*shape[:-2], shape[-1], k), normal(*shape[:-1], k)
     np.testing.assert_allclose(products.stacked_product(a, b, adjoint=False), a @ b, atol=1e-12)
     expected = np.swapaxes(a, -1, -2) @ c
     np.testing.assert_allclose(products.stacked_product(a, c, adjoint=True), expected, atol=1e-12)
-    for x, y in ((a[:, :0], b[:, :0]), (a[..., :5, :], b), (a, b[:1]), (a, b.astype("float32"))):
-        assert "BLAS" in products.blas_is_as_quick(x, y)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_factors_of_different_precision_meet_in_the_higher_one():
+    a, b = normal(90, 60), normal(60, 70, dtype="float32")
+    np.testing.assert_allclose(products.stacked_product(a, b, adjoint=False), a @ b, atol=1e-12)
+    white = normal_equations.whitened_gram(a.astype("float32"), np.triu(b[:, :60]))
+    y = a.astype("float32").astype(float) @ np.triu(b[:, :60])
+    np.testing.assert_allclose(white, y.T @ y, atol=1e-10)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -36,7 +36,7 @@ def value(plan, cost):
     return plan[open_] @ cost[open_]
 
 
-def certified(a, b, cost, *, tol=1e-14, status=CONVERGED):
+def assert_certified(a, b, cost, *, tol=1e-14, status=CONVERGED):
     """The value of a result that proves itself optimal."""
     plan, alpha, beta, stats = solved(a, b, cost)
     assert stats[2] == status
@@ -73,14 +73,14 @@ def test_known_values_on_a_line(x, a, y, b, p, expected):
     cost = line(x, y, p)
     scale = cost.max()
     a, b = unit(np.array(a, float)), unit(np.array(b, float))
-    np.testing.assert_allclose(certified(a, b, cost / scale) * scale, expected, rtol=1e-14)
+    np.testing.assert_allclose(assert_certified(a, b, cost / scale) * scale, expected, rtol=1e-14)
 
 
 def test_gaussians_with_masses_down_to_1e_57():
     x = np.arange(100.0)
     a, b = unit(np.exp(-((x - 20) ** 2) / 50)), unit(np.exp(-((x - 60) ** 2) / 200))
     cost = squares(x[:, None], x[:, None]) / 99**2
-    np.testing.assert_allclose(certified(a, b, cost), 0.1658058110190663, rtol=1e-13)
+    np.testing.assert_allclose(assert_certified(a, b, cost), 0.1658058110190663, rtol=1e-13)
 
 
 def test_equal_points_of_equal_mass_are_assigned_exactly(rng):
@@ -175,7 +175,7 @@ def test_the_optimum_of_a_linear_programme(kind, rng):
         if answer.status == 2:
             assert solved(a, b, cost)[3][2] == INFEASIBLE
         else:
-            np.testing.assert_allclose(certified(a, b, cost), answer.fun, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(assert_certified(a, b, cost), answer.fun, rtol=0, atol=1e-9)
     assert outcomes == ({0, 2} if "forbidden" in kind else {0})
 
 
@@ -255,14 +255,14 @@ def test_degenerate_problems_end_with_a_proof(name, rng):
         points = np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2) / 16
         cost = squares(points, points[rng.permutation(144)])
     a, b, cost = unit(np.asarray(a, float)), unit(np.asarray(b, float)), np.asarray(cost, float)
-    certified(a, b, cost)
+    assert_certified(a, b, cost)
 
 
 def test_a_line_is_solved_by_sorting(rng):
     x, y = rng.random(180), rng.random(180)
     mass = np.full(180, 1 / 180)
     expected = ((np.sort(x) - np.sort(y)) ** 2).mean()
-    np.testing.assert_allclose(certified(mass, mass, line(x, y, 2)), expected, rtol=1e-12)
+    np.testing.assert_allclose(assert_certified(mass, mass, line(x, y, 2)), expected, rtol=1e-12)
 
 
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(KINDS[:7]))
@@ -271,9 +271,9 @@ def test_neither_the_order_nor_the_side_matters(seed, kind):
     rng = np.random.default_rng(seed)
     a, b, cost = drawn(rng, kind)
     i, j = rng.permutation(len(a)), rng.permutation(len(b))
-    found = certified(a, b, cost)
-    np.testing.assert_allclose(certified(b, a, cost.T), found, atol=1e-14)
-    np.testing.assert_allclose(certified(a[i], b[j], cost[np.ix_(i, j)]), found, atol=1e-14)
+    found = assert_certified(a, b, cost)
+    np.testing.assert_allclose(assert_certified(b, a, cost.T), found, atol=1e-14)
+    np.testing.assert_allclose(assert_certified(a[i], b[j], cost[np.ix_(i, j)]), found, atol=1e-14)
 
 
 # Forbidden pairs
@@ -306,7 +306,7 @@ def test_the_only_way_may_be_a_long_detour():
     i = np.arange(n)
     cost[i, i], cost[i[:-1], i[1:]] = 1, 0
     mass = np.full(n, 1 / n)
-    np.testing.assert_allclose(certified(mass, mass, cost, tol=1e-12), 1, rtol=1e-14)
+    np.testing.assert_allclose(assert_certified(mass, mass, cost, tol=1e-12), 1, rtol=1e-14)
 
 
 # The contract of the op
@@ -314,7 +314,7 @@ def test_the_only_way_may_be_a_long_detour():
 
 def test_a_limit_of_pivots_leaves_a_plan_and_bounds(rng):
     a, b, cost = unit(rng.random(80)), unit(rng.random(90)), rng.random((80, 90))
-    optimum = certified(a, b, cost)
+    optimum = assert_certified(a, b, cost)
     for limit in (0, 1, 40):
         plan, alpha, beta, stats = solved(a, b, cost, limit)
         assert (stats[0], stats[2]) == (limit, MAX_ITER)
@@ -359,7 +359,7 @@ def test_single_precision_is_solved_in_double(rng):
     found = solved(*(x.astype(np.float32) for x in (a, b, cost)))
     assert {x.dtype for x in found} == {np.dtype(np.float32)}
     plan, alpha, beta, stats = (x.astype(float) for x in found)
-    expected = certified(a, b, cost)
+    expected = assert_certified(a, b, cost)
     assert stats[2] == CONVERGED
     assert stats[1] < 1e-6
     np.testing.assert_allclose([value(plan, cost), alpha @ a + beta @ b], expected, rtol=1e-6)

@@ -21,7 +21,7 @@ def made(array, library: str, dtype: str = "float64"):
     return libraries.to_library(array.astype(libraries.dtype_for(array, dtype)), library)
 
 
-def near(found, expected, units, scale=1.0):
+def assert_near(found, expected, units, scale=1.0):
     """Within so many units of rounding of the dtype that the result has."""
     error = np.abs(libraries.to_numpy(found) - expected)
     assert np.all(error <= units * EPS[dtype_name(found)] * scale), np.max(error)

@@ -12,7 +12,7 @@ from orthokern import MaidStatus, RidgeProblem
 from orthokern.inverse import Constants
 from orthokern.testing import libraries
 
-from .conftest import made, near
+from .conftest import assert_near, made
 
 ONE = np.ones((1, 1))
 
@@ -85,10 +85,10 @@ def test_known_gradient(method, solving_library, dtype):
     problem = one_dimensional(solving_library, dtype)
     theta = made(np.zeros(1), solving_library, dtype)
     found = orthokern.hypergradient(problem, theta, method=method, eps=1e-6, delta=1e-6)
-    near(found.value, 0.03125, 4)
-    near(found.grad, [-0.0625], 8)
-    near(found.x, [0.5], 4)
-    near(found.q, [0.125], 8)
+    assert_near(found.value, 0.03125, 4)
+    assert_near(found.grad, [-0.0625], 8)
+    assert_near(found.x, [0.5], 4)
+    assert_near(found.q, [0.125], 8)
     assert type(found.grad) is type(theta)
     assert found.info.certified
     assert found.info.converged

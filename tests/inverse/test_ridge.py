@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import orthokern
 from orthokern.testing import libraries
 
-from .conftest import made, near
+from .conftest import assert_near, made
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
@@ -35,15 +35,15 @@ def test_known_answer(solving_library, dtype):
     a, b, w = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0]), np.array([1.0, 4.0])
     a, b, w = (made(part, solving_library, dtype) for part in (a, b, w))
     x = orthokern.ridge_solve(a, b, w)
-    near(x, [0.5, 0.5], 4)
+    assert_near(x, [0.5, 0.5], 4)
     assert type(x) is type(a)
-    near(orthokern.ridge_solve(a, b, 1.0), [0.5, 0.8], 4)
+    assert_near(orthokern.ridge_solve(a, b, 1.0), [0.5, 0.8], 4)
     path = orthokern.ridge_path(a, b, w)
-    near(path.x, [[0.5, 0.8], [0.2, 0.5]], 8)
-    near(path.dof, [1.3, 0.7], 8)
+    assert_near(path.x, [[0.5, 0.8], [0.2, 0.5]], 8)
+    assert_near(path.dof, [1.3, 0.7], 8)
     # Residuals (0.5, 0.4) and (0.8, 1); what is left free (0.5, 0.2) and (0.8, 0.5).
-    near(path.gcv, [2 * 0.41 / 0.7**2, 2 * 1.64 / 1.3**2], 30)
-    near(path.loo, [(1 + 4) / 2, (1 + 4) / 2], 30)
+    assert_near(path.gcv, [2 * 0.41 / 0.7**2, 2 * 1.64 / 1.3**2], 30)
+    assert_near(path.loo, [(1 + 4) / 2, (1 + 4) / 2], 30)
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,13 +92,13 @@ def test_stacks_and_one_matrix_for_many_sides(solving_library, rng):
     a, b, w = system(rng, 9, 4, 3)
     many = np.stack([b, 2 * b])
     x = orthokern.ridge_solve(*(made(part, solving_library) for part in (a, many, w)))
-    near(x, np.stack([stacked(a, b, w), 2 * stacked(a, b, w)]), 200)
+    assert_near(x, np.stack([stacked(a, b, w), 2 * stacked(a, b, w)]), 200)
     each = np.stack([w, 3 * w])
     x = orthokern.ridge_solve(*(made(part, solving_library) for part in (a, b, each)))
-    near(x, np.stack([stacked(a, b, v) for v in each]), 200)
+    assert_near(x, np.stack([stacked(a, b, v) for v in each]), 200)
     stack = np.stack([a, -a])
     path = orthokern.ridge_path(*(made(part, solving_library) for part in (stack, many, w[:2])))
-    near(path.x[1, ...], -2 * orthokern.ridge_path(a, b, w[:2]).x, 200)
+    assert_near(path.x[1, ...], -2 * orthokern.ridge_path(a, b, w[:2]).x, 200)
 
 
 def test_low_precision_and_mixed_dtypes(rng):

@@ -14,7 +14,7 @@ from orthokern import SelfCalModel, SelfCalStatus
 from orthokern.inverse import elimination
 from orthokern.testing import libraries
 
-from .conftest import apart, made, near
+from .conftest import apart, assert_near, made
 
 MODELS = ("shared", "diverse", "snapshots")
 
@@ -88,9 +88,9 @@ def test_every_library_recovers(model, method, solving_library, dtype):
     found = orthokern.self_calibrate(y, a, model=model, method=method, **options)
     gains = truth.gains * np.sqrt(12) / np.linalg.norm(truth.gains)
     gains = gains * np.sign(gains.mean())
-    near(found.gains, gains, 300)
-    near(found.inverse_gains, 1 / gains, 1000)
-    near(found.x, truth.x * truth.gains[0] / gains[0], 1000)
+    assert_near(found.gains, gains, 300)
+    assert_near(found.inverse_gains, 1 / gains, 1000)
+    assert_near(found.x, truth.x * truth.gains[0] / gains[0], 1000)
     assert bool(found.info.converged)
     assert int(found.info.status) == SelfCalStatus.IDENTIFIED
     assert int(found.info.model) == SelfCalModel[model.upper()]
@@ -358,8 +358,8 @@ def test_a_stack_is_its_members(model, library, rng):
     for i, truth in enumerate(truths):
         alone = calibrated(truth, model)
         factor = 2.0**30 if i == 1 else 1.0
-        near(found.gains[i, ...], alone.gains, 500)
-        near(found.x[i, ...], factor * alone.x, 2000, factor)
+        assert_near(found.gains[i, ...], alone.gains, 500)
+        assert_near(found.x[i, ...], factor * alone.x, 2000, factor)
 
 
 def test_normalizations(rng):

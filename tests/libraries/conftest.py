@@ -34,7 +34,7 @@ def jax_double_precision() -> Iterator[None]:
 
 
 @pytest.fixture
-def run_script() -> Callable[..., None]:
+def assert_script_passes() -> Callable[..., None]:
     """Runs a file of scripts/ in a process of its own, with more environment variables; its warnings are errors."""
 
     def run(name: str, **environment: str) -> None:

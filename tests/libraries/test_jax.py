@@ -317,11 +317,11 @@ def test_other_dtypes_are_refused(dtype):
 
 
 @pytest.mark.slow
-def test_without_64_bit_types(run_script):
-    run_script("jax_single_precision.py", JAX_ENABLE_X64="0")
+def test_without_64_bit_types(assert_script_passes):
+    assert_script_passes("jax_single_precision.py", JAX_ENABLE_X64="0")
 
 
 @pytest.mark.slow
-def test_arrays_over_several_devices(run_script):
+def test_arrays_over_several_devices(assert_script_passes):
     flags = "--xla_force_host_platform_device_count=4"
-    run_script("jax_sharded.py", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
+    assert_script_passes("jax_sharded.py", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu", XLA_FLAGS=flags)

@@ -46,7 +46,7 @@ def applied(operator, a, place, method="apply", **options):
         return getattr(operator, method)(a, **options)
 
 
-def near(found, wanted, x, terms=N):
+def assert_near(found, wanted, x, terms=N):
     scale = float(np.max(np.abs(wanted), initial=1.0))
     atol = 4 * terms**0.5 * eps_of(x) * scale
     np.testing.assert_allclose(to_numpy(found), wanted, rtol=0, atol=atol)
@@ -101,7 +101,7 @@ def test_known_gaussian(place):
     ]
     x = made(np.eye(3), place.library)
     found = applied(orthokern.gaussian_sketch(2, 3, seed=7), x, place)
-    near(found * 2**0.5, wanted, x, 1)
+    assert_near(found * 2**0.5, wanted, x, 1)
 
 
 @pytest.mark.parametrize("n", [N, 128])
@@ -114,7 +114,7 @@ def test_signs_are_the_bits_of_their_flat_number(place, n):
         orthokern.rademacher_sketch(3, n, seed=11), made(np.eye(n), place.library), place
     )
     x = made(np.eye(1), place.library)
-    near(found * 3**0.5, wanted.reshape(3, n), x, 1)
+    assert_near(found * 3**0.5, wanted.reshape(3, n), x, 1)
 
 
 def test_rows_are_chosen_by_the_first_word_of_their_number(place):
@@ -122,7 +122,7 @@ def test_rows_are_chosen_by_the_first_word_of_their_number(place):
     chosen = np.argsort(keys, kind="stable")[:15]
     x = made(np.eye(N), place.library)
     found = applied(orthokern.uniform_row_sketch(15, N, seed=11), x, place)
-    near(found, 2 * np.eye(N)[chosen], x, 1)
+    assert_near(found, 2 * np.eye(N)[chosen], x, 1)
 
 
 def test_a_tensor_sketch_is_the_countsketch_of_summed_hashes():
@@ -165,8 +165,8 @@ def test_products_are_those_of_the_matrix(place, kind, rng):
     found = applied(operator, x, place)
     assert type(found) is type(x)
     assert found.dtype == x.dtype
-    near(found, s @ a, x)
-    near(applied(operator, z, place, "adjoint"), s.T @ y, x)
+    assert_near(found, s @ a, x)
+    assert_near(applied(operator, z, place, "adjoint"), s.T @ y, x)
 
 
 @some_kinds
@@ -175,9 +175,11 @@ def test_complex_vectors_and_other_axes(place, kind, rng):
     s = operator.to_dense()
     a = rng.standard_normal((3, N)) + 1j * rng.standard_normal((3, N))
     x = made(a, place.library, "complex128")
-    near(applied(operator, x, place, axis=-1), a @ s.T, x)
-    near(applied(operator, x[0, :], place), s @ a[0], x)
-    near(applied(operator, x[0, : operator.shape[0]], place, "adjoint"), a[0, : len(s)] @ s, x)
+    assert_near(applied(operator, x, place, axis=-1), a @ s.T, x)
+    assert_near(applied(operator, x[0, :], place), s @ a[0], x)
+    assert_near(
+        applied(operator, x[0, : operator.shape[0]], place, "adjoint"), a[0, : len(s)] @ s, x
+    )
 
 
 @every_kind
@@ -192,10 +194,10 @@ def test_results_of_blocks_add_up(place, kind, rng):
     blocks = list(itertools.pairwise(cuts))
     x = made(a, place.library)
     total = sum(applied(operator, x[i:j, :], place, rows=(i, j)) for i, j in blocks)
-    near(total, s @ a, x)
+    assert_near(total, s @ a, x)
     y = made(s @ a, place.library)
     for i, j in blocks:
-        near(applied(operator, y, place, "adjoint", rows=(i, j)), s.T[i:j] @ (s @ a), x)
+        assert_near(applied(operator, y, place, "adjoint", rows=(i, j)), s.T[i:j] @ (s @ a), x)
 
 
 @every_kind
@@ -217,7 +219,7 @@ def test_the_matrix_as_an_array_of_each_library(kind, library):
     found = operator.to_dense(
         xp=importlib.import_module("jax.numpy" if library == "jax" else MODULES[library])
     )
-    near(found, operator.to_dense(), found)
+    assert_near(found, operator.to_dense(), found)
 
 
 @every_kind
@@ -306,7 +308,7 @@ def test_factors_give_what_their_product_gives(place, kind, dtype, rng):
             return
         found = operator.apply_factors(factors)
     assert found.dtype == factors[0].dtype
-    near(found, operator.to_dense() @ whole, factors[0])
+    assert_near(found, operator.to_dense() @ whole, factors[0])
 
 
 # What sketches keep
@@ -370,8 +372,8 @@ def test_distortion_of_a_stack(place, rng):
         pytest.skip("its singular values are of single matrices")
     low, high = orthokern.sketch_distortion(operator, x)
     values = np.linalg.svd(operator.to_dense() @ u, compute_uv=False)
-    near(low, values[:, -1], x)
-    near(high, values[:, 0], x)
+    assert_near(low, values[:, -1], x)
+    assert_near(high, values[:, 0], x)
 
 
 @pytest.mark.parametrize(
@@ -414,10 +416,10 @@ def test_gradients_and_transforms_of_jax(kind, rng):
     y = operator @ x
     weight = jax.numpy.asarray(rng.standard_normal(y.shape))
     gradient = jax.grad(lambda a: ((operator @ a) * weight).sum())(x)
-    near(gradient, np.asarray(operator.adjoint(weight)), x)
+    assert_near(gradient, np.asarray(operator.adjoint(weight)), x)
     back = jax.grad(lambda z: (operator.adjoint(z) * x).sum())(weight)
-    near(back, np.asarray(y), x)
-    near(jax.jit(jax.vmap(operator.apply))(x), np.asarray(y), x)
+    assert_near(back, np.asarray(y), x)
+    assert_near(jax.jit(jax.vmap(operator.apply))(x), np.asarray(y), x)
 
 
 @some_kinds

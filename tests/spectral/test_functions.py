@@ -24,7 +24,7 @@ def mapped(x, function):
     return (p * function(s)[..., None, :]) @ qh
 
 
-def near(computed, expected, tolerance, scale=1.0):
+def assert_near(computed, expected, tolerance, scale=1.0):
     """Frobenius distance in units of ``scale``."""
     error = norm(to_numpy(computed) - expected) / scale
     assert np.all(error <= tolerance), f"{np.max(error):.2e} > {tolerance:.2e}"
@@ -35,12 +35,16 @@ def near(computed, expected, tolerance, scale=1.0):
 
 def test_hard_clip(library, dtype, backend):
     x = made(A, library, dtype)
-    near(orthokern.spectral_clip(x, 2.0, backend=backend), HARD_AT_2, 10 * eps_of(x), norm(A))
+    assert_near(
+        orthokern.spectral_clip(x, 2.0, backend=backend), HARD_AT_2, 10 * eps_of(x), norm(A)
+    )
 
 
 def test_soft_clip(library, dtype, backend):
     x = made(A, library, dtype)
-    near(orthokern.soft_spectral_clip(x, 2.0, backend=backend), SOFT_AT_2, 10 * eps_of(x), 2.0)
+    assert_near(
+        orthokern.soft_spectral_clip(x, 2.0, backend=backend), SOFT_AT_2, 10 * eps_of(x), 2.0
+    )
 
 
 @pytest.mark.parametrize("kernel", [orthokern.spectral_clip, orthokern.soft_spectral_clip])
@@ -51,7 +55,7 @@ def test_a_limit_for_each_matrix(kernel, stacking_library, dtype, backend, rng):
     together = to_numpy(kernel(x, c, backend=backend))
     for i in range(3):
         alone = kernel(made(a[i], stacking_library, dtype), float(limits[i, 0]), backend=backend)
-        near(together[i], to_numpy(alone), 40 * eps_of(x), norm(a[i]))
+        assert_near(together[i], to_numpy(alone), 40 * eps_of(x), norm(a[i]))
 
 
 def test_lower_limit(library, dtype, backend, rng):
@@ -59,7 +63,7 @@ def test_lower_limit(library, dtype, backend, rng):
     x = made(a, library, dtype)
     clipped = orthokern.spectral_clip(x, 1.5, lower=0.4, backend=backend)
     exact = mapped(to_numpy(x).astype(float), lambda s: np.clip(s, 0.4, 1.5))
-    near(clipped, exact, 60 * eps_of(x), norm(a))
+    assert_near(clipped, exact, 60 * eps_of(x), norm(a))
 
 
 # Hard input
@@ -71,7 +75,7 @@ def test_half_of_the_values_at_the_limit(place, dtype, rng):
     x = made(with_spectrum(rng, 60, 60, values), place.library, dtype)
     clipped = orthokern.spectral_clip(x, 1.0, backend=place.backend)
     exact = mapped(to_numpy(x).astype(float), lambda s: np.minimum(s, 1.0))
-    near(clipped, exact, 40 * eps_of(x), norm(exact))
+    assert_near(clipped, exact, 40 * eps_of(x), norm(exact))
 
 
 @pytest.mark.parametrize("ratio", [3, 30, 100, 1000, 1e6])
@@ -82,7 +86,7 @@ def test_soft_clip_far_above_the_limit(place, dtype, rng, ratio):
     soft = orthokern.soft_spectral_clip(x, 1 / ratio, backend=place.backend)
     exact = mapped(to_numpy(x).astype(float), lambda s: s / np.sqrt(1 + (s * ratio) ** 2))
     # Rounding of the input alone moves the result by eps s_1 / c, or by eps times the condition number.
-    near(soft, exact, 20 * (1 + min(ratio, 1e4)) * eps_of(x), norm(exact))
+    assert_near(soft, exact, 20 * (1 + min(ratio, 1e4)) * eps_of(x), norm(exact))
 
 
 def test_steps_of_the_published_code():
@@ -104,7 +108,7 @@ def test_scales(kernel, backend, rng, scale):
     a = rng.standard_normal((12, 8))
     expected = kernel(a, 1.5, backend=backend)
     scaled = kernel(a * scale, 1.5 * scale, backend=backend)
-    near(scaled / scale, expected, 1e-13)
+    assert_near(scaled / scale, expected, 1e-13)
 
 
 @pytest.mark.parametrize("c", [1e-300, 1e-30, 1e30, 1e300])
@@ -116,9 +120,9 @@ def test_limits_out_of_all_proportion(backend, rng, c):
     )
     if c > 1:
         assert np.array_equal(hard, a)
-        near(soft, a, 1e-14)
+        assert_near(soft, a, 1e-14)
     else:
-        near(soft / c, orthokern.orthogonalize(a), 1e-13)
+        assert_near(soft / c, orthokern.orthogonalize(a), 1e-13)
         assert np.linalg.norm(hard, 2) <= 1e-13
 
 
@@ -132,7 +136,7 @@ def test_zero_and_rank_one(kernel, place, dtype, rng, shape):
     factor = to_numpy(kernel(x, 1.0, backend=place.backend)) @ np.linalg.pinv(one)
     top = np.linalg.norm(one, 2)
     ends_at = 1.0 if kernel is orthokern.spectral_clip else top / np.sqrt(1 + top**2)
-    near(factor, ends_at / top * (one @ np.linalg.pinv(one)), 20 * eps_of(x))
+    assert_near(factor, ends_at / top * (one @ np.linalg.pinv(one)), 20 * eps_of(x))
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 4), (0, 3, 3)])
@@ -172,7 +176,7 @@ def test_low_precision(rng):
     for kernel in (orthokern.spectral_clip, orthokern.soft_spectral_clip):
         result = kernel(x, 1.0)
         assert result.dtype == np.float16
-        near(result, kernel(x.astype(np.float64), 1.0), 2**-10)
+        assert_near(result, kernel(x.astype(np.float64), 1.0), 2**-10)
 
 
 # What must hold for every matrix
@@ -219,7 +223,7 @@ def test_clip_is_the_projection_on_the_ball(problem, backend):
 def test_clip_is_idempotent_and_does_not_stretch(problem, backend):
     a, c, rng = problem
     p = orthokern.spectral_clip(a, c, backend=backend)
-    near(orthokern.spectral_clip(p, c, backend=backend), p, 100 * EPS, norm(a))
+    assert_near(orthokern.spectral_clip(p, c, backend=backend), p, 100 * EPS, norm(a))
     b = a + 0.1 * norm(a) * unitary(rng, *a.shape) if a.shape[0] >= a.shape[1] else 0.5 * a
     q = orthokern.spectral_clip(b, c, backend=backend)
     assert norm(p - q) <= norm(a - b) + 200 * EPS * norm(a)
@@ -231,11 +235,11 @@ def test_clip_is_idempotent_and_does_not_stretch(problem, backend):
 def test_both_clips_agree_with_the_decomposition(problem, backend):
     a, c, _ = problem
     hard = mapped(a, lambda s: np.minimum(s, c))
-    near(orthokern.spectral_clip(a, c, backend=backend), hard, 100 * EPS, norm(a))
+    assert_near(orthokern.spectral_clip(a, c, backend=backend), hard, 100 * EPS, norm(a))
     soft = mapped(a, lambda s: s / np.sqrt(1 + (s / c) ** 2))
     found = orthokern.soft_spectral_clip(a, c, backend=backend)
     s = singular_values(a)
-    near(found, soft, 60 * (1 + min(s[0] / c, s[0] / s[-1])) * EPS, norm(soft))
+    assert_near(found, soft, 60 * (1 + min(s[0] / c, s[0] / s[-1])) * EPS, norm(soft))
     assert singular_values(found)[0] <= min(c, singular_values(a)[0]) * (1 + 100 * EPS)
 
 
@@ -246,7 +250,7 @@ def test_wide_is_tall_turned(problem, backend):
     a, c, _ = problem
     for kernel in (orthokern.spectral_clip, orthokern.soft_spectral_clip):
         turned = adjoint(kernel(adjoint(a), c, backend=backend))
-        near(kernel(a, c, backend=backend), turned, 100 * EPS, norm(a))
+        assert_near(kernel(a, c, backend=backend), turned, 100 * EPS, norm(a))
 
 
 @every_backend

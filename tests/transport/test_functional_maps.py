@@ -29,7 +29,7 @@ def made(array, library, dtype="float64"):
     return libraries.to_library(array.astype(libraries.dtype_for(array, dtype)), library)
 
 
-def near(found, expected, units, scale=1.0):
+def assert_near(found, expected, units, scale=1.0):
     error = np.abs(libraries.to_numpy(found) - expected)
     assert np.all(error <= units * EPS[dtype_name(found)] * scale), np.max(error)
 
@@ -64,14 +64,14 @@ def test_resolvent_mask(solving_library, dtype):
     found = rows.spectral_mask(
         "resolvent", *(made(e, solving_library, dtype) for e in (EX, EY)), 0.5
     )
-    near(found, MASK, 4)
+    assert_near(found, MASK, 4)
 
 
 def test_known_map(solving_library, dtype, backend):
     arrays = [made(part, solving_library, dtype) for part in (A, B, EX, EY)]
-    near(orthokern.functional_map(*arrays, weight=10.0, backend=backend), C, 60)
+    assert_near(orthokern.functional_map(*arrays, weight=10.0, backend=backend), C, 60)
     mask = made(MASK, solving_library, dtype)
-    near(orthokern.functional_map(*arrays, weight=10.0, mask=mask, backend=backend), C, 60)
+    assert_near(orthokern.functional_map(*arrays, weight=10.0, mask=mask, backend=backend), C, 60)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_losses(library, dtype, rng):
         square(u - t),
     )
     for value, expected in zip(found, exact, strict=True):
-        near(value, expected, 60, 100)
+        assert_near(value, expected, 60, 100)
     assert orthokern.fmap_losses(u, v, ex, ey).coupling is None
 
 
@@ -236,7 +236,7 @@ def test_zoomout_finds_the_permutation(solving_library, rng):
     arrays = [made(part, solving_library) for part in (rough, phi, phi[turn], mass[turn])]
     refined = orthokern.zoomout(*arrays, step=4)
     assert libraries.to_numpy(refined.pointmap).tolist() == turn.tolist()
-    near(refined.c, np.eye(24), 300)
+    assert_near(refined.c, np.eye(24), 300)
     partly = orthokern.zoomout(*arrays, k_final=11, step=4)
     assert tuple(partly.c.shape) == (11, 11)
     assert tuple(orthokern.zoomout(*arrays, k_final=6).c.shape) == (6, 6)
@@ -269,11 +269,11 @@ def test_repeats_at_one_size(solving_library, rng):
     wrong, phi, moved, turn = turned(rng)
     arrays = [made(part, solving_library) for part in (wrong, phi, moved)]
     start = orthokern.zoomout(*arrays)
-    near(start.c, wrong, 2)
+    assert_near(start.c, wrong, 2)
     assert np.mean(libraries.to_numpy(start.pointmap) == turn) < 1
     refined = orthokern.zoomout(*arrays, repeats=12, orthogonal=True)
     assert libraries.to_numpy(refined.pointmap).tolist() == turn.tolist()
-    near(refined.c, np.eye(10), 100)
+    assert_near(refined.c, np.eye(10), 100)
 
 
 @pytest.mark.parametrize("repeats", [0, 1, 3])
@@ -296,7 +296,7 @@ def test_maps_are_made_orthogonal(solving_library, rng):
         orthokern.pointmap_to_fmap(p, arrays[1][..., :4], arrays[2][..., :4])
     )
     u, _, vh = np.linalg.svd(plain.astype(float))
-    near(found, u @ vh, 200)
+    assert_near(found, u @ vh, 200)
 
 
 # Derivatives

@@ -40,7 +40,7 @@ def exact(a, b, cost, *, tol=1e-10, max_iter=3000, backend=None):
         return exact_plan(a, b, cost, tol=tol, max_iter=max_iter)
 
 
-def certified(out, a, b, cost, gamma, k):
+def assert_certified(out, a, b, cost, gamma, k):
     """The plan, after its marginals and its gap were found to be what they should be."""
     plan, alpha, beta, stats = out
     assert stats[Stat.STATUS] == OTStatus.CONVERGED
@@ -78,7 +78,7 @@ def test_points_on_a_line(k, value, place, dtype):
 def test_the_relaxed_optimum_on_a_line_has_a_full_column(backend):
     given = (*examples.LINE_MASSES, examples.LINE)
     out = sparse(*given, 5.0, 2, backend=backend)
-    plan = certified(out, *given, 5.0, 2)
+    plan = assert_certified(out, *given, 5.0, 2)
     np.testing.assert_allclose(plan, examples.LINE_PLAN, atol=1e-8)
     dual = 2 * dual_value(*given, *out[1:3], number(5.0), 2)
     np.testing.assert_allclose(dual, 1.65, atol=1e-9)
@@ -92,7 +92,7 @@ BELLS = {2: 0.16655903, 5: 0.16635079, 13: 0.166350786}
 def test_two_bells(k, backend):
     a, b, cost, unit = examples.bells()
     out = sparse(a, b, cost, 0.1 / unit, k, tol=1e-9, backend=backend)
-    plan = certified(out, a, b, cost, 0.1 / unit, k)
+    plan = assert_certified(out, a, b, cost, 0.1 / unit, k)
     value = unit * primal_value(plan, cost, number(0.1 / unit), k)
     np.testing.assert_allclose(value, BELLS[k], atol=1e-8)
     assert value >= unit * dual_value(a, b, cost, *out[1:3], number(0.1 / unit), k) - 1e-8
@@ -100,7 +100,7 @@ def test_two_bells(k, backend):
 
 def test_two_bells_without_regularizer(backend):
     a, b, cost, unit = examples.bells()
-    plan = certified(exact(a, b, cost, tol=1e-9, backend=backend), a, b, cost, 0.0, len(a))
+    plan = assert_certified(exact(a, b, cost, tol=1e-9, backend=backend), a, b, cost, 0.0, len(a))
     # Of the bells before the lightest bins were dropped.
     np.testing.assert_allclose(unit * linear_cost(plan, cost), 0.1658058110190663, atol=1e-9)
 
@@ -108,13 +108,13 @@ def test_two_bells_without_regularizer(backend):
 @pytest.mark.parametrize("seed", range(200))
 def test_sparse_whatever_a_solver_may_hand_over(seed, backend):
     a, b, cost, gamma, k = canonical(seed)
-    certified(sparse(a, b, cost, gamma, k, backend=backend), a, b, cost, gamma, k)
+    assert_certified(sparse(a, b, cost, gamma, k, backend=backend), a, b, cost, gamma, k)
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_exact_whatever_a_solver_may_hand_over(seed, backend):
     a, b, cost, *_ = canonical(seed)
-    certified(exact(a, b, cost, backend=backend), a, b, cost, 0.0, len(a))
+    assert_certified(exact(a, b, cost, backend=backend), a, b, cost, 0.0, len(a))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -182,7 +182,7 @@ def test_against_a_general_solver(seed, backend):
     a, b, gamma, k = a / a.sum(), b / b.sum(), 10 ** rng.uniform(-0.5, 1), int(rng.integers(1, m))
     other = least_value(a, b, cost, gamma, k)
     out = sparse(a, b, cost, gamma, k, backend=backend)
-    plan = certified(out, a, b, cost, gamma, k)
+    plan = assert_certified(out, a, b, cost, gamma, k)
     value = primal_value(plan, cost, number(gamma), k)
     assert value <= other.fun + 1e-8
     np.testing.assert_allclose(value, other.fun, rtol=1e-4)

@@ -25,7 +25,7 @@ def made(array, library, dtype="float64"):
     return libraries.to_library(array.astype(libraries.dtype_for(array, dtype)), library)
 
 
-def near(found, expected, units, scale=1.0):
+def assert_near(found, expected, units, scale=1.0):
     """Within ``units`` eps of the dtype that was computed in."""
     error = np.abs(libraries.to_numpy(found) - expected)
     assert np.all(error <= units * EPS[dtype_name(found)] * scale), np.max(error)
@@ -37,7 +37,7 @@ def near(found, expected, units, scale=1.0):
 @pytest.mark.parametrize(("p", "expected"), [(1, 5.0), (2, 5.0), (3, 5.0)])
 def test_equal_sizes(library, dtype, p, expected):
     x, y = made([3.0, 0.0, 1.0], library, dtype), made([6.0, 8.0, 5.0], library, dtype)
-    near(orthokern.wasserstein_1d(x, y, p=p), expected, 8, 5)
+    assert_near(orthokern.wasserstein_1d(x, y, p=p), expected, 8, 5)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_weights(library, dtype, p, root, expected):
     if library == "dask":
         pytest.skip("Dask cannot gather")
     arrays = [made(part, library, dtype) for part in (X, Y, A, B)]
-    near(orthokern.wasserstein_1d(*arrays, p=p, root=root), expected, 8, 2)
+    assert_near(orthokern.wasserstein_1d(*arrays, p=p, root=root), expected, 8, 2)
 
 
 def test_unequal_sizes(library, dtype, rng):
@@ -58,7 +58,7 @@ def test_unequal_sizes(library, dtype, rng):
         spread = [np.repeat(np.sort(part), times // part.shape[-1], -1) for part in (x, y)]
         exact = np.mean(np.abs(spread[0] - spread[1]) ** 1.5, -1) ** (1 / 1.5)
         found = orthokern.wasserstein_1d(made(x, library, dtype), made(y, library, dtype), p=1.5)
-        near(found, exact, 20, 3)
+        assert_near(found, exact, 20, 3)
 
 
 def test_scipy_agrees(rng):
@@ -66,8 +66,8 @@ def test_scipy_agrees(rng):
 
     x, y, a, b = rng.standard_normal(30), rng.standard_normal(21), rng.random(30), rng.random(21)
     a, b = a / a.sum(), b / b.sum()
-    near(orthokern.wasserstein_1d(x, y, a, b), wasserstein_distance(x, y, a, b), 40)
-    near(orthokern.wasserstein_1d(x, y), wasserstein_distance(x, y), 40)
+    assert_near(orthokern.wasserstein_1d(x, y, a, b), wasserstein_distance(x, y, a, b), 40)
+    assert_near(orthokern.wasserstein_1d(x, y), wasserstein_distance(x, y), 40)
 
 
 def test_zero_weights_and_masses():
@@ -76,7 +76,7 @@ def test_zero_weights_and_masses():
         orthokern.wasserstein_1d(np.array([9.0, 2.0, -9.0]), np.array([5.0]), zero, np.ones(1)) == 3
     )
     assert orthokern.wasserstein_1d(X, X, 0 * A, 0 * A) == 0
-    near(orthokern.wasserstein_1d(X, Y, 3 * A, 3 * B), 3.75, 8)
+    assert_near(orthokern.wasserstein_1d(X, Y, 3 * A, 3 * B), 3.75, 8)
 
 
 # What must hold
@@ -98,9 +98,9 @@ def problems(draw):
 def test_the_plan_that_keeps_the_order(problem):
     x, y, a, b, p = problem
     cost = orthokern.wasserstein_1d(x, y, a, b, p=p, root=False)
-    near(cost, walked(x, y, a, b, p), 300, 10**p)
-    near(orthokern.wasserstein_1d(y, x, b, a, p=p, root=False), cost, 300, 10**p)
-    near(orthokern.wasserstein_1d(x + 1, y + 1, a, b, p=p, root=False), cost, 300, 10**p)
+    assert_near(cost, walked(x, y, a, b, p), 300, 10**p)
+    assert_near(orthokern.wasserstein_1d(y, x, b, a, p=p, root=False), cost, 300, 10**p)
+    assert_near(orthokern.wasserstein_1d(x + 1, y + 1, a, b, p=p, root=False), cost, 300, 10**p)
     assert orthokern.wasserstein_1d(x, x, a, a, p=p) <= 1e-5
 
 
@@ -114,7 +114,7 @@ def test_batches_broadcast_and_keep_to_themselves(library, rng):
     found = orthokern.wasserstein_1d(*(made(part, library) for part in (x, y, uniform, b)), p=2)
     assert tuple(found.shape) == (4, 3)
     for i, j in np.ndindex(4, 3):
-        near(found[i, j], orthokern.wasserstein_1d(x[i, 0], y[j], uniform, b[j], p=2), 20)
+        assert_near(found[i, j], orthokern.wasserstein_1d(x[i, 0], y[j], uniform, b[j], p=2), 20)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -123,8 +123,8 @@ def test_members_that_are_not_finite(library, rng, bad):
     clean = orthokern.sliced_wasserstein(x, y)
     x[1, 2, 0] = bad
     found = orthokern.sliced_wasserstein(made(x, library), made(y, library))
-    near(found[0], clean[0], 30)
-    near(found[2], clean[2], 30)
+    assert_near(found[0], clean[0], 30)
+    assert_near(found[2], clean[2], 30)
     assert not np.isfinite(libraries.to_numpy(found)[1])
 
 
@@ -151,8 +151,8 @@ def test_directions_are_the_same_everywhere(library, dtype):
     theta = directions(7, 5, like=like, seed=11)
     expected = directions(7, 5, like=np.zeros((2, 5)), seed=11)
     assert dtype_name(theta) == dtype_name(like)
-    near(theta, expected, 8)
-    near(np.linalg.norm(expected, axis=-1), 1.0, 4)
+    assert_near(theta, expected, 8)
+    assert_near(np.linalg.norm(expected, axis=-1), 1.0, 4)
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0])
@@ -170,14 +170,14 @@ def test_sliced_is_a_mean_of_lines(library, dtype, rng, p, reduce):
         p=p,
         reduce=reduce,
     )
-    near(found, np.sum(shares * costs) ** (1 / p), 60, 2)
+    assert_near(found, np.sum(shares * costs) ** (1 / p), 60, 2)
 
 
 def test_given_projections(rng):
     x, y = rng.standard_normal((8, 3)), rng.standard_normal((8, 3))
     axis = np.array([[0.0, 2.0, 0.0]])
     found = orthokern.sliced_wasserstein(x, y, projections=axis)
-    near(found, 2 * orthokern.wasserstein_1d(x[:, 1], y[:, 1], p=2), 10)
+    assert_near(found, 2 * orthokern.wasserstein_1d(x[:, 1], y[:, 1], p=2), 10)
 
 
 def test_a_shift_is_found(rng):
@@ -241,7 +241,7 @@ class TestTorch:
         x, y = (torch.tensor(rng.standard_normal((k, 3))) for k in (6, 9))
         options = {"fullgraph": True, "backend": "aot_eager", "dynamic": dynamic}
         compiled = torch.compile(orthokern.sliced_wasserstein, **options)
-        near(compiled(x, y), float(orthokern.sliced_wasserstein(x, y)), 20)
+        assert_near(compiled(x, y), float(orthokern.sliced_wasserstein(x, y)), 20)
 
 
 @pytest.mark.skipif(libraries.missing("jax") is not None, reason="jax is not installed")
@@ -250,7 +250,7 @@ def test_jax_traces_and_differentiates(rng):
 
     x, y = (jax.numpy.asarray(rng.standard_normal((k, 3))) for k in (5, 7))
     eager = orthokern.sliced_wasserstein(x, y)
-    near(jax.jit(orthokern.sliced_wasserstein)(x, y), float(eager), 20)
+    assert_near(jax.jit(orthokern.sliced_wasserstein)(x, y), float(eager), 20)
     slope = jax.jit(jax.grad(orthokern.sliced_wasserstein))(x, y)
     d = rng.standard_normal((5, 3))
     step = 1e-5
@@ -262,7 +262,7 @@ def test_jax_traces_and_differentiates(rng):
     weighted = jax.jit(orthokern.wasserstein_1d)(
         *(jax.numpy.asarray(part) for part in (X, Y, A, B))
     )
-    near(weighted, 1.25, 8)
+    assert_near(weighted, 1.25, 8)
 
 
 # Refusals

@@ -81,7 +81,7 @@ def directions(rng, arrays):
     ]
 
 
-def close(found, wanted):
+def assert_close(found, wanted):
     assert abs(float(found) - wanted) < 1e-7 * max(1.0, abs(wanted))
 
 
@@ -99,7 +99,7 @@ class TestTorch:
             for g, d in zip(gradient, directions, strict=True)
             if g is not None
         ]
-        close(sum(slopes), difference(value(name), arrays, directions))
+        assert_close(sum(slopes), difference(value(name), arrays, directions))
 
     @pytest.mark.parametrize("name", SMOOTH)
     def test_gradient_of_the_plan(self, name, arrays, directions):
@@ -111,7 +111,7 @@ class TestTorch:
         slope = sum(
             float((g * torch.tensor(d)).sum()) for g, d in zip(gradient, directions, strict=True)
         )
-        close(slope, difference(weighed_plan(name, W), arrays, directions))
+        assert_close(slope, difference(weighed_plan(name, W), arrays, directions))
 
     @pytest.mark.parametrize("name", SMOOTH)
     def test_second_order_of_the_value(self, name, arrays, directions):
@@ -159,7 +159,7 @@ class TestJax:
             return
         gradient = jax.grad(value(name), argnums=(0, 1, 2, 3))(*given)
         slope = sum(float((g * d).sum()) for g, d in zip(gradient, directions, strict=True))
-        close(slope, difference(value(name), arrays, directions))
+        assert_close(slope, difference(value(name), arrays, directions))
 
     @pytest.mark.parametrize("name", SMOOTH)
     def test_both_modes_for_the_plan(self, name, arrays, directions):
@@ -171,9 +171,11 @@ class TestJax:
         run = weighed_plan(name, W)
         wanted = difference(run, arrays, directions)
         gradient = jax.grad(run, argnums=(0, 1, 2, 3))(*given)
-        close(sum(float((g * d).sum()) for g, d in zip(gradient, directions, strict=True)), wanted)
+        assert_close(
+            sum(float((g * d).sum()) for g, d in zip(gradient, directions, strict=True)), wanted
+        )
         _, tangent = jax.jvp(run, given, [jax.numpy.asarray(d) for d in directions])
-        close(tangent, wanted)
+        assert_close(tangent, wanted)
 
     @pytest.mark.parametrize("name", SMOOTH)
     def test_fixed_steps_under_jit_grad_and_vmap(self, name, arrays):

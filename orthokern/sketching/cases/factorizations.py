@@ -10,6 +10,7 @@ import numpy as np
 from ..._core.registry import Case, Residual, declare, real_data
 from ..cholesky_qr import rand_cholqr, thin_qr
 from ..nystrom import nystrom
+from ..products import adjoint_product, product
 from ..randomized import leverage_scores, randomized_svd
 
 Arrays = tuple[np.ndarray, ...]
@@ -49,6 +50,24 @@ def _svd_residuals(arrays: Arrays, out: Any, options: Options, eps: float) -> di
         "left": Residual(_departure(u) / eps, limit),
         "right": Residual(_departure(np.swapaxes(vh, -1, -2).conj()) / eps, limit),
     }
+
+
+def _off(expected: np.ndarray, arrays: Arrays, out: Any, eps: float) -> dict[str, Residual]:
+    a, b = (np.linalg.norm(x, axis=(-2, -1), keepdims=True) for x in arrays)
+    error = np.abs(out - expected) / np.maximum(a * b, np.finfo(float).tiny)
+    return {"distance": Residual(float(error.max(initial=0.0)) / eps, 10.0)}
+
+
+def _product_residuals(
+    arrays: Arrays, out: Any, options: Options, eps: float
+) -> dict[str, Residual]:
+    return _off(arrays[0] @ arrays[1], arrays, out, eps)
+
+
+def _adjoint_residuals(
+    arrays: Arrays, out: Any, options: Options, eps: float
+) -> dict[str, Residual]:
+    return _off(np.swapaxes(arrays[0], -1, -2).conj() @ arrays[1], arrays, out, eps)
 
 
 def _nystrom_residuals(
@@ -97,6 +116,45 @@ def _digits(g: np.random.Generator) -> Arrays:
     return (flat[:, flat.any(axis=0)][:, :20] + 1e-3 * np.eye(100, 20),)
 
 
+def _pair(first: tuple[int, ...], second: tuple[int, ...], unit: complex = 0) -> Any:
+    """Makes two Gaussian arrays, whose imaginary parts are ``unit`` times another one."""
+
+    def made(g: np.random.Generator) -> Arrays:
+        parts = [(g.standard_normal(shape), g.standard_normal(shape)) for shape in (first, second)]
+        return tuple(real + unit * other if unit else real for real, other in parts)
+
+    return made
+
+
+def _product_flops(arrays: Arrays, options: Options) -> float:
+    return float(2 * arrays[0].size * arrays[1].shape[-1])
+
+
+# The larger ones are worth packing.
+declare(
+    product,
+    residuals=_product_residuals,
+    flops=_product_flops,
+    cases=[
+        Case("small", _pair((20, 9), (9, 4))),
+        Case("large", _pair((203, 130), (130, 35))),
+        Case("stack", _pair((2, 101, 90), (2, 90, 31))),
+        Case("complex", _pair((30, 20), (20, 5), 1j)),
+        Case("strided", _pair((203, 130), (130, 35)), layout="strided"),
+    ],
+)
+declare(
+    adjoint_product,
+    residuals=_adjoint_residuals,
+    flops=_product_flops,
+    cases=[
+        Case("small", _pair((20, 9), (20, 4))),
+        Case("large", _pair((203, 131), (203, 35))),
+        Case("stack", _pair((2, 101, 91), (2, 101, 31))),
+        Case("complex", _pair((30, 21), (30, 5), 1j)),
+        Case("strided", _pair((203, 131), (203, 35)), layout="strided"),
+    ],
+)
 declare(
     rand_cholqr,
     residuals=_qr_residuals,

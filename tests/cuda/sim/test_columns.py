@@ -21,7 +21,7 @@ def projected(place, v, z, k):
     return columns.simplex_projection(place, v, z, k=k)
 
 
-def close_to_the_body(found, op, v, weight, k, scale):
+def assert_close_to_the_body(found, op, v, weight, k, scale):
     wanted = op.body(v.astype(float), weight.astype(float), k=k)
     tolerance = (4 + v.shape[-1] ** 0.5) * np.finfo(v.dtype).eps
     pairs = zip(*(x if isinstance(x, tuple) else (x,) for x in (found, wanted)), strict=True)
@@ -44,7 +44,7 @@ def test_projections_of_every_length(everywhere, rng, shape, dtype):
     z = weights(v, 0.5, 8.0)
     for k in {1, min(5, shape[-1]), shape[-1]}:
         found = everywhere(lambda place, k=k: projected(place, v, z, k))
-        close_to_the_body(found, simplex_projection, v, z, k, z)
+        assert_close_to_the_body(found, simplex_projection, v, z, k, z)
         assert np.all(np.count_nonzero(found, axis=-1) <= k)
 
 
@@ -55,7 +55,7 @@ def test_proximal_maps_of_every_length(everywhere, rng, shape, dtype):
     lam = weights(v, 0.3, 2.0)
     for k in {1, min(5, shape[-1]), shape[-1]}:
         found = everywhere(lambda place, k=k: columns.ksupport_prox(place, v, lam, k=k))
-        close_to_the_body(found, ksupport_prox, v, lam, k, 1.0)
+        assert_close_to_the_body(found, ksupport_prox, v, lam, k, 1.0)
 
 
 def test_one_weight_for_all_rows(everywhere, rng):
@@ -110,10 +110,10 @@ def test_rows_without_an_answer_are_nan_and_only_they(everywhere, rng, dtype, k)
     with np.errstate(invalid="ignore"):
         found = everywhere(lambda place: projected(place, v, one, k))
         assert np.isnan(found).all(-1).tolist() == [True, True, True, False, False]
-        close_to_the_body(found, simplex_projection, v, one, k, 1.0)
+        assert_close_to_the_body(found, simplex_projection, v, one, k, 1.0)
         found = everywhere(lambda place: columns.ksupport_prox(place, v, one, k=k))
         assert np.isnan(found[0]).all(-1).tolist() == [True, True, False, False, False]
-        close_to_the_body(found, ksupport_prox, v, one, k, 1.0)
+        assert_close_to_the_body(found, ksupport_prox, v, one, k, 1.0)
     assert np.isnan(projected(Place(), v[4:], np.full((1, 1), np.nan, dtype), k)).all()
     assert np.isnan(columns.ksupport_prox(Place(), v[4:], one[:1] * np.nan, k=k)[0]).all()
 
@@ -126,12 +126,12 @@ def test_scales_from_end_to_end_of_the_range(rng, dtype):
     for k in (4, 20):
         for scale in scales:
             rows, z = (v * scale).astype(dtype), np.full((5, 1), 3 * scale).astype(dtype)
-            close_to_the_body(
+            assert_close_to_the_body(
                 projected(Place(3), rows, z, k), simplex_projection, rows, z, k, 3 * scale
             )
             lam = weights(rows, 0.0, 0.5, 4.0)
             found = columns.ksupport_prox(Place(3), rows, lam, k=k)
-            close_to_the_body(found, ksupport_prox, rows, lam, k, 3 * scale)
+            assert_close_to_the_body(found, ksupport_prox, rows, lam, k, 3 * scale)
 
 
 def test_a_sum_of_zero_and_a_largest_that_overflows():
@@ -148,14 +148,14 @@ def test_levels_between_ties_and_at_the_ends_of_the_bracket(rng, lam):
     weight = np.full((8, 1), lam)
     for k in (1, 3, 11):
         found = columns.ksupport_prox(Place(3), v, weight, k=k)
-        close_to_the_body(found, ksupport_prox, v, weight, k, 1.0)
+        assert_close_to_the_body(found, ksupport_prox, v, weight, k, 1.0)
 
 
 def test_views_and_no_rows_at_all(rng):
     v = np.swapaxes(rng.standard_normal((4, 12, 6))[::2], -1, -2)
     one = weights(v, 1.0)
     found = projected(Place(3), v, one, 4)
-    close_to_the_body(found, simplex_projection, v, one, 4, 1.0)
+    assert_close_to_the_body(found, simplex_projection, v, one, 4, 1.0)
     assert projected(Place(), v[:0], one[:0], 4).shape == (0, 6, 12)
     t, w = columns.ksupport_prox(Place(), v[:0], one[:0], k=4)
     assert (t.shape, w.shape) == ((0, 6, 12), (0, 6, 1))

@@ -12,7 +12,7 @@ from orthokern.sketching.hadamard import hadamard
 from .fibers import Place
 
 
-def close(found, wanted, dtype):
+def assert_close(found, wanted, dtype):
     assert (found.dtype, found.shape) == (dtype, wanted.shape)
     atol = 20 * np.finfo(dtype).eps * np.abs(wanted).max()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
@@ -24,7 +24,7 @@ def test_it_is_that_of_the_body(everywhere, rng, shape, dtype):
     x = rng.standard_normal(shape).astype(dtype)
     kept = x.copy()
     found = everywhere(lambda place: launches.hadamard(place, x))
-    close(found, hadamard.body(x.astype(float)), dtype)
+    assert_close(found, hadamard.body(x.astype(float)), dtype)
     np.testing.assert_array_equal(x, kept)
 
 
@@ -35,13 +35,15 @@ def test_several_passes_over_parts_of_rows(rng, monkeypatch, shape, dtype):
     monkeypatch.setattr(launches, "_MOST_BLOCKS", 3)
     x = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
     view = np.swapaxes(np.ascontiguousarray(np.swapaxes(x, -1, -2)), -1, -2)
-    close(launches.hadamard(Place("backward"), view), hadamard.body(x.astype(complex)), dtype)
+    assert_close(
+        launches.hadamard(Place("backward"), view), hadamard.body(x.astype(complex)), dtype
+    )
 
 
 def test_a_scale(everywhere, rng):
     x = rng.standard_normal((8, 3)) + 1j
     found = everywhere(lambda place: launches.hadamard(place, x, scale=0.3))
-    close(found, 0.3 * hadamard.body(x), "complex128")
+    assert_close(found, 0.3 * hadamard.body(x), "complex128")
 
 
 def test_passes():

@@ -20,7 +20,7 @@ SHAPES = [
 ]
 
 
-def close(found, wanted, dtype):
+def assert_close(found, wanted, dtype):
     assert (found.dtype, found.shape) == (dtype, wanted.shape)
     atol = 20 * np.finfo(dtype).eps * np.abs(wanted).max()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
@@ -33,7 +33,7 @@ def test_scattering_is_that_of_the_body(everywhere, rng, rows, nnz, shape, dtype
     options = {"rows": rows, "nnz": nnz} | HASHED
     # Every order of the threads gives the same bits.
     found = everywhere(lambda place: hashing.scattered_rows(place, a, **options))
-    close(found, scattered_rows.body(a.astype(float), **options), dtype)
+    assert_close(found, scattered_rows.body(a.astype(float), **options), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
@@ -43,7 +43,7 @@ def test_complex_rows_of_any_block(rng, monkeypatch, rows, nnz, shape, dtype):
     a = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
     options = {"rows": rows, "nnz": nnz} | HASHED | {"start": 90, "stream": 6, "group": 2}
     found = hashing.scattered_rows(Place("backward"), a, **options)
-    close(found, scattered_rows.body(a.astype(complex), **options), dtype)
+    assert_close(found, scattered_rows.body(a.astype(complex), **options), dtype)
 
 
 def test_columns_and_members_beyond_a_grid(rng, monkeypatch):
@@ -51,9 +51,9 @@ def test_columns_and_members_beyond_a_grid(rng, monkeypatch):
     a = rng.standard_normal((2, 6, 40))
     options = {"rows": 4, "nnz": 2} | HASHED
     found = hashing.scattered_rows(Place(), a, **options)
-    close(found, scattered_rows.body(a, **options), "float64")
+    assert_close(found, scattered_rows.body(a, **options), "float64")
     back = {"stop": 6, "nnz": 2} | HASHED
-    close(
+    assert_close(
         hashing.gathered_rows(Place(), found, **back), gathered_rows.body(found, **back), "float64"
     )
 
@@ -64,7 +64,7 @@ def test_gathering_is_that_of_the_body(everywhere, rng, s, nnz, stop, dtype):
     y = rng.standard_normal((s, 3)).astype(dtype)
     options = {"stop": stop, "nnz": nnz} | HASHED | {"start": 2}
     found = everywhere(lambda place: hashing.gathered_rows(place, y, **options))
-    close(found, gathered_rows.body(y.astype(float), **options), dtype)
+    assert_close(found, gathered_rows.body(y.astype(float), **options), dtype)
 
 
 def test_nothing_to_add():
