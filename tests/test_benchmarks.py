@@ -67,12 +67,12 @@ def test_scripts_import(scripts, name):
 
 def test_products_are_compared_with_those_of_blas(scripts, monkeypatch, capsys):
     products = pytest.importorskip("orthokern_numba.products")
-    monkeypatch.setattr(products, "tiles_pay", lambda dtype: True)
+    monkeypatch.setattr(products, "tiles_pay", lambda dtype, work=0: True)
     assert scripts("products").main(["--quick"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if "| numpy x" in line]
     assert len(rows) == 3
     assert all(float(row.split("|")[7]) < 1e-14 for row in rows)
-    monkeypatch.setattr(products, "tiles_pay", lambda dtype: False)
+    monkeypatch.setattr(products, "tiles_pay", lambda dtype, work=0: False)
     assert scripts("products").main([]) == 0
     assert not capsys.readouterr().out
 

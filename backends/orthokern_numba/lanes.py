@@ -41,6 +41,14 @@ def register_of(dtype: Any) -> ir.VectorType:
     return ir.VectorType(scalar, REGISTER_BYTES * 8 // dtype.bitwidth)
 
 
+def spread(builder: Any, register: ir.VectorType, number: Any) -> Any:
+    """Code of a register with one number in all lanes."""
+    undefined, index = ir.Constant(register, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(undefined, number, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, register.count), None)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, lanes: Lanes) -> None:
@@ -97,12 +105,7 @@ def splat(typing: Any, array: Any, value: Any) -> Any:
     """The same number in every lane, in the dtype of ``array``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = register_of(array.dtype)
-        first = builder.insert_element(
-            ir.Constant(vector, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0)
-        )
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+        return spread(builder, register_of(array.dtype), args[1])
 
     return Lanes(array.dtype)(array, array.dtype), generate
 

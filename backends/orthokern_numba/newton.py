@@ -120,7 +120,7 @@ class Iterate:
         m, self.n = x.shape
         square = (self.n, self.n)
         self.f = library(x.dtype)
-        self.carrier = carrier(x.dtype)
+        self.carrier = carrier(self.n, x.dtype)
         self.eps = float(np.finfo(x.dtype).eps)
         self.x, self.y = (aligned_empty(x.shape, x.dtype, "F") for _ in range(2))
         self.w = aligned_empty(square, x.dtype, "F")

@@ -6,6 +6,7 @@ OpenBLAS takes many processors with AVX-512 for older ones. On several threads i
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import llvmlite.binding
@@ -24,8 +25,8 @@ WIDE = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 PRODUCT_ROWS = 8
 # Fewest and most rows between two visits of a tile of a Gram matrix.
 DEPTHS = 128, 256
-# Multiplications from which a product is worth packing.
-LEAST_WORK = 1 << 18
+# Multiplications from which packing and calls are repaid.
+LEAST_WORK = {"d": 1 << 20, "f": 1 << 23}
 # Packed rows of that many bytes stay in cache.
 PANEL_BYTES = 1 << 19
 # Panels that are packed at a time, and their rows: with few panels more, which reads a tall matrix in longer pieces.
@@ -48,10 +49,14 @@ def _blas_knows() -> bool:
     return any(getattr(blas, "architecture", None) in WIDE for blas in _blas())
 
 
-def tiles_pay(dtype: np.dtype) -> bool:
-    """Whether tiles, which run on one thread, are faster than BLAS as it is set now."""
-    is_served = dtype.char == "d" or (dtype.char == "f" and not _blas_knows())
-    return is_served and _has_wide_registers() and all(blas.num_threads == 1 for blas in _blas())
+def tiles_pay(dtype: np.dtype, work: float = math.inf) -> bool:
+    """Whether tiles, which run on one thread, are faster for ``work`` multiplications than BLAS as it is set now."""
+    least = LEAST_WORK.get(dtype.char)
+    if least is None or work < least or not _has_wide_registers():
+        return False
+    if dtype.char == "f" and _blas_knows():
+        return False
+    return all(blas.num_threads == 1 for blas in _blas())
 
 
 def empty_panels(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
@@ -141,7 +146,7 @@ def upper_gram(a: np.ndarray) -> np.ndarray:
 def write_upper_gram(factor: float, a: np.ndarray, g: np.ndarray, *, beta: float = 0.0) -> None:
     """``G = factor A^H A + beta G``, the upper triangle of a column-major G; A is read as it lies."""
     f = library(a.dtype)
-    if beta == 0 and tiles_pay(a.dtype):
+    if beta == 0 and tiles_pay(a.dtype, a.size * a.shape[1]):
         _tiled_gram(a, g)
         if factor != 1:
             g *= a.dtype.type(factor)
@@ -166,7 +171,7 @@ def add_times_hermitian(
     scale: float, x: np.ndarray, p: np.ndarray, out: np.ndarray, *, beta: float
 ) -> None:
     """``out = scale X P + beta out``, all column-major, of P the upper triangle; P may be overwritten."""
-    if not tiles_pay(x.dtype):
+    if not tiles_pay(x.dtype, x.size * len(p)):
         product = library(x.dtype).hermitian_product
         product(scale, p, x, side=1, c=out, beta=beta, overwrite_c=1)
         return
@@ -192,7 +197,7 @@ def multiplied(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """``X Y`` in the layout of X, of one matrix each."""
     row_major = x.flags.c_contiguous
     out = aligned_empty((len(x), y.shape[1]), x.dtype, "C" if row_major else "F")
-    if not tiles_pay(x.dtype):
+    if not tiles_pay(x.dtype, x.size * y.shape[1]):
         return np.matmul(x, np.ascontiguousarray(y) if row_major else y, out=out)
     out[...] = 0
     if row_major:
@@ -204,7 +209,7 @@ def multiplied(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def adjoint_multiplied(x: np.ndarray, y: np.ndarray, *, hermitian: bool = False) -> np.ndarray:
     """``X^H Y``, row-major; of a product that is Hermitian one triangle may stand for both."""
-    if not tiles_pay(x.dtype):
+    if not tiles_pay(x.dtype, x.size * y.shape[1]):
         return x.conj().T @ y  # type: ignore[no-any-return]
     out = aligned_empty((x.shape[1], y.shape[1]), x.dtype)
     out[...] = 0
@@ -218,21 +223,16 @@ def adjoint_multiplied(x: np.ndarray, y: np.ndarray, *, hermitian: bool = False)
     return out
 
 
-def carrier(dtype: np.dtype) -> tuple[int, np.ndarray | None]:
-    """What `layout.invert` multiplies with: the address of gemm, and panels where tiles pay."""
+def carrier(n: int, dtype: np.dtype) -> tuple[int, np.ndarray | None]:
+    """What `layout.invert` multiplies with at order n: the address of gemm, and panels where tiles pay."""
     lanes = REGISTER_BYTES // dtype.itemsize
-    panels = empty_panels(DEPTH, PANELS * lanes, dtype) if tiles_pay(dtype) else None
+    panels = empty_panels(DEPTH, PANELS * lanes, dtype) if tiles_pay(dtype, n**3) else None
     return library(dtype).gemm_address, panels
-
-
-def _is_worth_packing(a: np.ndarray, b: np.ndarray) -> bool:
-    alike = a.dtype == b.dtype and a.shape[:-2] == b.shape[:-2] and 0 not in a.shape
-    return alike and a.shape[-2] * a.shape[-1] * b.shape[-1] >= LEAST_WORK
 
 
 def stacked_product(a: np.ndarray, b: np.ndarray, *, adjoint: bool) -> np.ndarray:
     """``A B`` or ``A^H B`` of each pair."""
-    if not _is_worth_packing(a, b):
+    if a.dtype != b.dtype or a.shape[:-2] != b.shape[:-2] or 0 in a.shape:
         return (np.swapaxes(a, -1, -2).conj() if adjoint else a) @ b  # type: ignore[no-any-return]
     function = adjoint_multiplied if adjoint else multiplied
     if a.ndim == 2:

@@ -280,7 +280,7 @@ def _hermitian(u: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:
         product = adjoint_multiplied(u, x)
         np.add(product, product.conj().T, out=h)
         h *= 0.5
-    elif tiles_pay(x.dtype):
+    elif tiles_pay(x.dtype, x.size * x.shape[1]):
         h[...] = adjoint_multiplied(u, x, hermitian=True)
     else:
         _lower_product(uh, x, h)

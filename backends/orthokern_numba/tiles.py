@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .lanes import REGISTER_BYTES, register_of
+from .lanes import REGISTER_BYTES, register_of, spread
 
 # 24 sums, 3 registers of a panel and one factor fill 28 of the 32 registers of AVX-512.
 HEIGHT, WIDTH = 8, 3
@@ -27,7 +27,7 @@ class _Array:
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
         array = context.make_array(kind)(context, builder, value)
         self.builder = builder
-        self.register = register_of(kind.dtype)
+        self.register, self.align = register_of(kind.dtype), kind.dtype.bitwidth // 8
         self.start = builder.bitcast(array.data, _BYTES)
         self.shape = cgutils.unpack_tuple(builder, array.shape, kind.ndim)
         self.strides = cgutils.unpack_tuple(builder, array.strides, kind.ndim)
@@ -42,18 +42,15 @@ class _Array:
 
     def load(self, *place: Any, beyond: int = 0) -> Any:
         """The register that begins at an entry, or so many registers further on."""
-        return self.builder.load(self._typed(self.register, place, beyond), align=8)
+        return self.builder.load(self._typed(self.register, place, beyond), align=self.align)
 
     def store(self, value: Any, *place: Any, beyond: int = 0) -> None:
-        self.builder.store(value, self._typed(self.register, place, beyond), align=8)
+        self.builder.store(value, self._typed(self.register, place, beyond), align=self.align)
 
     def splat(self, *place: Any) -> Any:
         """The number at an entry, in all lanes."""
         number = self.builder.load(self._typed(self.register.element, place, 0))
-        undefined = ir.Constant(self.register, ir.Undefined)
-        first = self.builder.insert_element(undefined, number, ir.Constant(_INDEX, 0))
-        lanes = ir.VectorType(_INDEX, self.register.count)
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(lanes, None))
+        return spread(self.builder, self.register, number)
 
     def _typed(self, kind: Any, place: tuple[Any, ...], beyond: int) -> Any:
         offset = ir.Constant(_WORD, beyond * REGISTER_BYTES)

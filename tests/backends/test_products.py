@@ -32,6 +32,7 @@ def test_blas_has_the_products_that_are_complex_or_on_several_threads(monkeypatc
     monkeypatch.setattr(products, "_blas_knows", lambda: False)
     with threadpool_limits(1, "blas"):
         assert products.tiles_pay(np.dtype("float64"))
+        assert not products.tiles_pay(np.dtype("float64"), 64**3)
         assert products.tiles_pay(np.dtype("float32"))
         assert not products.tiles_pay(np.dtype("complex128"))
         monkeypatch.setattr(products, "_blas_knows", lambda: True)
@@ -50,7 +51,11 @@ def test_blas_has_all_products_on_processors_of_narrow_registers(monkeypatch):
 @pytest.fixture(params=[False, True], ids=["blas", "tiles"])
 def either_way(request, monkeypatch):
     for module in (products, normal_equations, cholesky_qr, spectral):
-        monkeypatch.setattr(module, "tiles_pay", lambda dtype: request.param and dtype.kind == "f")
+        monkeypatch.setattr(
+            module,
+            "tiles_pay",
+            lambda dtype, work=1: request.param and dtype.kind == "f" and work > 0,
+        )
 
 
 @pytest.mark.parametrize("orders", ["CC", "CF", "FC", "FF"])
@@ -127,7 +132,7 @@ def test_an_inverse(dtype, n):
     x = np.asfortranarray(normal(n, n, dtype=dtype))
     inverse, order = x.copy(order="F"), np.empty(n, np.int64)
     work = np.empty((n // 2 + 8) ** 2 + n * n, dtype)
-    assert layout.invert(products.carrier(x.dtype), inverse.T, work, order)
+    assert layout.invert(products.carrier(n, x.dtype), inverse.T, work, order)
     found = np.empty_like(inverse)
     found[:, order] = inverse
     limit = 50 * n * eps(x) * np.linalg.cond(x)
