@@ -79,6 +79,21 @@ def test_products_of_any_shape(n, d, seed):
     np.testing.assert_allclose(back, normal(n, d, seed=seed), atol=1e-13 * d)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("n", "d"), [(5, 9), (8, 16), (9, 23)])
+def test_panels_are_zero_beyond_the_columns(n, d, turned):
+    """Or what lay there, which may be slow to compute with."""
+    x, packed = normal(n, d), products.empty_panels(n, d, np.dtype("float64"))
+    packed[...] = np.nan
+    if turned:
+        panels.pack_turned(np.ascontiguousarray(x.T), packed)
+    else:
+        panels.pack(x, packed)
+    rows = packed.transpose(1, 0, 2).reshape(n, -1)
+    assert np.array_equal(rows[:, :d], x)
+    assert not rows[:, d:].any()
+
+
 def test_rows_do_not_meet_what_is_not_finite_in_others():
     x, r = normal(30, 20), triangle(20)
     x[3, 2], x[28, 0] = np.nan, np.inf
