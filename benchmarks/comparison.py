@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interleave import Rounds, one_thread, race, ratio, thread_pools
+from interleave import Rounds, one_thread, race, ratio, restarted, thread_pools
 
 from orthokern.__main__ import machine
 
@@ -158,6 +158,12 @@ def run(report: Report, given: Sequence[str] | None = None) -> int:
     if asked.record or not (asked.quick or asked.only):
         _write(report, content, asked.output)
     return 0
+
+
+def script(main: Callable[[], int]) -> None:
+    """Run as a program whose libraries are held to one thread from the start."""
+    status = restarted()
+    sys.exit(main() if status is None else status)
 
 
 def _blas() -> str:

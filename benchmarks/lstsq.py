@@ -8,16 +8,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from comparison import Peer, Report, Task, run
-from interleave import restarted
+from comparison import Peer, Report, Task, run, script
 from scipy.sparse.linalg import lsmr, lsqr
 
 import orthokern
@@ -129,11 +126,7 @@ REPORT = Report(
 )
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """The table of least squares."""
-    return run(REPORT, given)
-
+main = partial(run, REPORT)
 
 if __name__ == "__main__":
-    status = restarted()
-    sys.exit(main() if status is None else status)
+    script(main)

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from comparison import Peer, Report, Task, run
-from interleave import restarted
+from comparison import Peer, Report, Task, run, script
 from orthokern_numba import panels, products
 from scipy.linalg.blas import dtrsm
 
@@ -153,11 +152,7 @@ REPORT = Report(
 )
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """The table of products."""
-    return run(REPORT, given)
-
+main = partial(run, REPORT)
 
 if __name__ == "__main__":
-    status = restarted()
-    sys.exit(main() if status is None else status)
+    script(main)

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,8 +16,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 import scipy.linalg
-from comparison import Peer, Report, Task, run
-from interleave import restarted
+from comparison import Peer, Report, Task, run, script
 
 import orthokern
 
@@ -172,11 +170,7 @@ REPORT = Report(
 )
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """The table of sketches."""
-    return run(REPORT, given)
-
+main = partial(run, REPORT)
 
 if __name__ == "__main__":
-    status = restarted()
-    sys.exit(main() if status is None else status)
+    script(main)
