@@ -557,5 +557,12 @@ def test_no_warning_for_any_singular_or_non_finite_stack(backend):
         warnings.simplefilter("error")
         for method in ("auto", "svd"):
             orthokern.polar(x, method=method, backend=backend)
-            orthokern.polar(x, method=method, completion="partial", backend=backend)
+            found = orthokern.polar(x, method=method, completion="partial", backend=backend)
+            assert np.isfinite(found.u).all(axis=(-2, -1)).tolist() == [
+                True,
+                True,
+                False,
+                True,
+                False,
+            ]
         orthokern.newton_schulz(x, backend=backend)
